@@ -1,0 +1,1 @@
+"""evalsink: a stream of evaluation events in, finished and verifiable evaluation runs out."""

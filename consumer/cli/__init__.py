@@ -1,0 +1,58 @@
+"""The command line: one module a command, loaded when it is called, so that ``--help`` is quick.
+
+Owns: option parsing, exit codes, what is printed where (results on stdout, progress and errors on stderr).
+"""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from consumer.errors import EvalsinkError
+
+COMMANDS = {
+    "demo": "Walk the whole way on an embedded broker.",
+    "broker": "Run the embedded broker in the foreground.",
+    "topics": "Create or check the topics.",
+    "worker": "Consume events into published runs.",
+    "publish": "Send existing lmms-eval or lm-eval output as events.",
+    "table": "Print a results JSON as lmms-eval's table.",
+    "verify": "Recompute every hash, count and identity of published runs.",
+}
+
+
+class LazyGroup(click.Group):
+    """Lists `COMMANDS` without importing them; `consumer.cli.NAME` holds `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"consumer.cli.{cmd_name.replace('-', '_')}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="evalsink", prog_name="evalsink")
+def cli() -> None:
+    """The place where evaluation results of large models land.
+
+    Evaluators send events to Kafka; evalsink turns them into per-task JSONL, a results JSON with hashes, and a table.
+    Start with `evalsink demo`: it needs nothing but this machine.
+    """
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Run the command line and exit: 0 done, 1 a difference or failure, 2 a wrong call, 3 no broker, 4 state unusable."""
+    try:
+        return cli.main(args=argv, prog_name="evalsink")
+    except EvalsinkError as error:
+        click.echo(f"evalsink: {error}", err=True)
+        sys.exit(error.exit_code)

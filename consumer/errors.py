@@ -1,0 +1,34 @@
+"""What can go wrong, sorted by what the caller does next.
+
+Every message names the setting, file or topic to change. Nothing here carries a secret.
+"""
+
+
+class EvalsinkError(Exception):
+    """Base of all errors that a user can act on; the command line prints them without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(EvalsinkError):
+    """The call or a setting is wrong: change it and call again. Nothing was done."""
+
+    exit_code = 2
+
+
+class BrokerError(EvalsinkError):
+    """Kafka cannot be reached or lacks what is needed (topics, rights). Nothing is lost; start again when it is mended."""
+
+    exit_code = 3
+
+
+class StateError(EvalsinkError):
+    """The state folder cannot be used (locked by another process, written by a newer version)."""
+
+    exit_code = 4
+
+
+class VerificationError(EvalsinkError):
+    """A published run differs from what its results JSON says."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""Existing evaluation output into events: find runs, read rows, arrange and send."""

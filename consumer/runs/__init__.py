@@ -1,0 +1,1 @@
+"""Runs on their way: counting, spool, checkpoint, verdict, close-out. Knows nothing of Kafka clients."""

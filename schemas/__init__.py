@@ -1,0 +1,1 @@
+"""The contract: wire events, names, durable shapes. Imports msgspec and the standard library alone."""
