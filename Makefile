@@ -1,0 +1,116 @@
+# evalsink's door. `make` alone prints what there is.
+#
+# Everything runs from .venv/, which is built from hash-locked requirements and nothing else. Two stamps keep it quick:
+# `.run` (what evalsink itself needs: enough for the demo) and `.dev` (with the tools and the test suite).
+
+PYTHON ?= python3
+KAFKA_PORT ?= 9092
+PYTEST ?=
+# Only `make lock` needs it; pinned so that two people get the same lock.
+UV_VERSION := 0.13.9
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The locks are complete, so pip need not resolve anything: --no-deps.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+SOURCES := consumer schemas tests benchmarks
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+.PHONY: help
+help: ## Print this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=$(PYTHON) builds the environment (3.11 or newer); KAFKA_PORT=$(KAFKA_PORT) is for 'make kafka'."
+
+## -- the environment --------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(VENV)/.dev ## Build .venv with everything, versions and hashes locked
+	@echo "Ready: $(BIN)/evalsink --help"
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "evalsink needs Python 3.11 or newer as '$(PYTHON)'; name another one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "Python's venv module does not work (on Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made requirements/run.lock requirements/build.lock pyproject.toml
+	@echo "Installing evalsink into $(VENV) …"
+	@$(PIP) --require-hashes -r requirements/build.lock -r requirements/run.lock
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.lock
+	@echo "Installing the tools and the test suite's packages …"
+	@$(PIP) --require-hashes -r requirements/dev.lock
+	@touch $@
+
+.PHONY: lock
+lock: ## Write requirements/*.lock anew from pyproject.toml
+	@test -x .cache/uv-$(UV_VERSION)/bin/uv || { $(PYTHON) -m venv --clear .cache/uv-$(UV_VERSION) && \
+	  .cache/uv-$(UV_VERSION)/bin/python -m pip --disable-pip-version-check install --quiet uv==$(UV_VERSION); }
+	@$(UV_COMPILE) requirements/run.lock pyproject.toml
+	@$(UV_COMPILE) requirements/build.lock requirements/build.in
+	@$(UV_COMPILE) requirements/dev.lock pyproject.toml requirements/build.in --extra dev \
+	  --constraint requirements/run.lock --constraint requirements/build.lock
+
+# No address of an index gets into the locks: a mirror must work as well as the public one.
+UV_COMPILE = .cache/uv-$(UV_VERSION)/bin/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-strip-extras --no-annotate --custom-compile-command "make lock" --output-file
+
+## -- seeing it --------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/.run ## Walk the whole way: embedded broker, evaluation, worker, verified run
+	@$(BIN)/evalsink demo
+
+.PHONY: kafka
+kafka: $(VENV)/.run ## Start a real Kafka on 127.0.0.1:9092 (KAFKA_PORT=); needs Java 17 and Maven
+	@$(BIN)/python -m tests.kafka_harness start --port $(KAFKA_PORT)
+
+.PHONY: kafka-stop
+kafka-stop: $(VENV)/.run ## Stop it
+	@$(BIN)/python -m tests.kafka_harness stop --port $(KAFKA_PORT)
+
+## -- keeping it right -------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: $(VENV)/.dev ## Run the tests, on real Kafka too where Java and Maven are there (PYTEST= passes options on)
+	@$(BIN)/python -m tests.kafka_harness jars --if-possible
+	@$(BIN)/python -m pytest $(PYTEST)
+
+.PHONY: check
+check: lint types imports ## All that is not a test: lint, types, imports
+
+.PHONY: lint
+lint: $(VENV)/.dev ## ruff: rules and format
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+.PHONY: types
+types: $(VENV)/.dev ## mypy --strict
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: $(VENV)/.dev ## import-linter: who may import whom
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/.dev ## Mend what ruff can mend
+	@$(BIN)/ruff check --fix --exit-zero
+	@$(BIN)/ruff format
+
+.PHONY: generated
+generated: $(VENV)/.dev ## Write the JSON Schemas and the AsyncAPI document anew
+	@$(BIN)/python -m schemas.export
+
+.PHONY: clean
+clean: ## Remove the environment, caches, downloads and the demo's output (a running Kafka is stopped first)
+	@if [ -x $(BIN)/python ] && [ -d .kafka ]; then $(BIN)/python -m tests.kafka_harness stop --all; fi
+	@rm -rf $(VENV) .kafka .cache demo-output dist build *.egg-info \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
