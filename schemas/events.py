@@ -25,16 +25,22 @@ Shard = Annotated[
 ]
 NumShards = Annotated[
     int,
-    Meta(ge=1, le=MAX_SHARDS, description="How many shards the run has; the largest number anyone sent counts."),
+    Meta(
+        ge=1, le=MAX_SHARDS, description="How many shards the run has; the largest number anyone sent counts."
+    ),
 ]
 Attempt = Annotated[
     int,
-    Meta(ge=0, le=MAX_ATTEMPT, description="0, then one more each time the shard starts anew after a failure."),
+    Meta(
+        ge=0, le=MAX_ATTEMPT, description="0, then one more each time the shard starts anew after a failure."
+    ),
 ]
 DocId = (
     Annotated[int, Meta(ge=-(2**63), le=2**63 - 1, description="A document's number in its dataset.")]
     | Annotated[str, Meta(description="A document's name, where it has no number.")]
 )
+Score = float | list[float]
+Cluster = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | str | None
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 RawObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
@@ -57,8 +63,8 @@ class Sample(Struct, frozen=True, gc=False):
 
     doc_id: DocId
     row: RawObject
-    scores: dict[str, float | list[float]] = {}
-    cluster: int | float | str | None = None
+    scores: dict[str, Score] = {}
+    cluster: Cluster = None
 
 
 class RunStarted(Struct, frozen=True, tag_field="type", tag="run_started"):
