@@ -16,12 +16,11 @@ from msgspec import UNSET, DecodeError, Raw, Struct, ValidationError
 from msgspec.structs import replace
 
 from consumer.intake.repair import MAX_DEPTH, mend, mend_otherwise, nests_too_deep
-from consumer.intake.sift import DecodedSamples, LooseSamples, RejectedRow, sift, sift_loosely
+from consumer.intake.sift import LooseSamples, sift, sift_loosely
+from consumer.vocabulary import DecodedSamples
 from schemas.events import Aggregate, Event, RunEnded, RunExpired, RunStarted, Samples
 
-__all__ = ["Decoded", "DecodedSamples", "Reason", "RejectedRow", "Rejection", "Role", "decode"]
-
-Role = Literal["samples", "aggregates", "both"]
+TopicRole = Literal["samples", "aggregates", "both"]
 """What a topic carries."""
 
 Lifecycle = RunStarted | Aggregate | RunEnded | RunExpired
@@ -69,7 +68,7 @@ class _RefusedError(Exception):
         self.reason: Reason = reason
 
 
-def decode(value: bytes | None, key: bytes | None, role: Role) -> Decoded | Rejection:
+def decode(value: bytes | None, key: bytes | None, role: TopicRole) -> Decoded | Rejection:
     """The event in a record, or why there is none.
 
     Args:
@@ -130,7 +129,7 @@ def _check_lifecycle(event: Lifecycle, value: bytes) -> Lifecycle:
     return event
 
 
-def _check_place(event: Decoded, key: bytes | None, role: Role) -> None:
+def _check_place(event: Decoded, key: bytes | None, role: TopicRole) -> None:
     home = "aggregates" if isinstance(event, Aggregate) else "samples"
     if role not in ("both", home) and not isinstance(event, RunExpired):
         raise _RefusedError("wrong-topic", f"belongs in the {home} topic")

@@ -8,8 +8,7 @@ spanned lines.
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError
