@@ -32,3 +32,13 @@ class VerificationError(EvalsinkError):
     """A published run differs from what its results JSON says."""
 
     exit_code = 1
+
+
+class SpoolError(EvalsinkError):
+    """The spool does not hold what its index says (a disk fault). The local state is to be dropped; the log rebuilds it."""
+
+    exit_code = 4
+
+
+class DeterminismError(EvalsinkError):
+    """A published file of this name exists with other bytes. It is kept; nothing is acknowledged, somebody must look."""

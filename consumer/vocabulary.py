@@ -6,6 +6,10 @@ Stages never import each other: they exchange what stands here. Nothing here doe
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
+from schemas.events import Sample
+
 Role = Literal["samples", "aggregates"]
 """What a record is for: rows and lifecycle, or aggregates. Each role has its own topic order and its own cut."""
 
@@ -37,3 +41,52 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+RowReason = Literal["not-an-object", "bad-doc-id", "row-missing", "row-not-an-object", "bad-utf8"]
+
+
+class RejectedRow(Struct, frozen=True, gc=False):
+    """One element of a batch that holds no usable row.
+
+    Attributes:
+        index: Its place in the batch, from 0.
+        identity: Its doc_id where that can be read, else the sha256 digest (32 bytes) of the element as it
+            stands in the event, or would if it were mended.
+        reason: Stable slug.
+    """
+
+    index: int
+    identity: int | str | bytes
+    reason: RowReason
+
+
+class DecodedSamples(Struct, frozen=True):
+    """A ``samples`` event whose rows have all been looked at.
+
+    Attributes:
+        run_id: As sent.
+        task: As sent, not yet a safe file name.
+        filter: As sent.
+        shard: Below `num_shards`.
+        num_shards: 1 to 65,536.
+        attempt: From 0.
+        rows: The good ones in the batch's order. Their ``row`` keeps the whole record's value alive; take
+            ``bytes(sample.row)`` to hold on to it alone.
+        indexes: The place of each of `rows` in the batch, ascending.
+        rejected: The others, in the batch's order.
+        repaired: Places in the batch of kept rows in which a non-number or half a pair was replaced.
+        scores_dropped: Places in the batch of kept rows that lost a score or the cluster.
+    """
+
+    run_id: str
+    task: str
+    filter: str
+    shard: int
+    num_shards: int
+    attempt: int
+    rows: Sequence[Sample]
+    indexes: Sequence[int]
+    rejected: Sequence[RejectedRow] = ()
+    repaired: frozenset[int] = frozenset()
+    scores_dropped: frozenset[int] = frozenset()

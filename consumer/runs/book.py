@@ -1,0 +1,198 @@
+"""The open runs of a worker: records in, rows in the spool, cuts decided. The way of a record through the state.
+
+Owns `PartitionState` and what lies in the spool for it. Invariants: an accepted record is applied exactly once per life of
+the local state; state and spool are a function of the log's prefix up to the positions; a settled run never changes.
+
+Refuses nothing that was decoded: what comes above a cut is `late`, a `run_expired` without effect is `surplus`.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from consumer.runs import lifecycle
+from consumer.runs.closeout import SpooledRun
+from consumer.runs.index import Flag, encode_side, identity, pack_entry
+from consumer.runs.spool import Spool, run_folder_name
+from consumer.vocabulary import DecodedSamples, Record, Role
+from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
+from schemas.state import PartitionState, RunState, TaskState
+
+Event = DecodedSamples | RunStarted | Aggregate | RunEnded | RunExpired
+
+Outcome = Literal["applied", "late", "surplus", "expired"]
+
+
+def role_of(event: Event) -> Role:
+    """Whose order decides about `event` (a `run_expired` belongs to its topic, whatever that carries)."""
+    return "aggregates" if isinstance(event, Aggregate) else "samples"
+
+
+class RunBook:
+    """All local state, of partitions owned or not."""
+
+    def __init__(self, spool: Spool, partitions: Mapping[int, PartitionState] | None = None) -> None:
+        self.spool = spool
+        self.partitions: dict[int, PartitionState] = dict(partitions or {})
+        self._numbers: dict[tuple[int, str], dict[str, int]] = {}
+
+    def find(self, partition: int, run_id: str) -> RunState | None:
+        """The open run, if it is known."""
+        state = self.partitions.get(partition)
+        return state.runs.get(run_id) if state is not None else None
+
+    def open(self, record: Record, run_id: str) -> RunState:
+        """A new run, first seen in `record`."""
+        state = self.partitions.setdefault(record.partition, PartitionState(record.partition))
+        run = RunState(
+            run_id,
+            run_folder_name(run_id),
+            tainted=record.offset < state.tainted_below.get(record.topic, 0),
+        )
+        self.spool.create(record.partition, run)
+        state.runs[run_id] = run
+        return run
+
+    def apply(self, run: RunState, record: Record, event: Event, roles: Collection[Role]) -> Outcome:
+        """Apply one decoded record to its run.
+
+        Args:
+            run: The run, settled or not.
+            record: Where it stood.
+            event: What it held.
+            roles: What the record's topic carries.
+
+        Raises:
+            OSError: the spool cannot be written; the same bytes are written again by the next flush.
+        """
+        if isinstance(event, RunExpired):
+            effective = lifecycle.apply_expired(run, event, record, roles)
+            if effective:
+                self._settle(run, record)
+            return "expired" if effective else "surplus"
+        role = role_of(event)
+        cut = lifecycle.cut_of(run, role)
+        if cut is not None and record.offset > cut.offset:
+            return "late"
+        if role == "samples" and run.opened_ms < 0:
+            run.opened_ms = record.timestamp
+        match event:
+            case Aggregate():
+                lifecycle.apply_aggregate(run, event, record, self._log(run, record))
+            case RunStarted():
+                lifecycle.apply_started(run, event, record, self._log(run, record))
+            case RunEnded():
+                lifecycle.apply_ended(run, event, record, self._log(run, record))
+            case _:
+                self._append(run, record, event)
+        lifecycle.note_record(run, record)
+        self._settle(run, record)
+        return "applied"
+
+    def spooled(self, partition: int, run: RunState) -> SpooledRun:
+        """What close-out needs of a settled run; everything appended is flushed."""
+        self.spool.flush()
+        return SpooledRun(
+            partition=partition,
+            run=run,
+            folder=self.spool.folder(partition, run),
+            tasks=[self.spool.task_files(partition, run, number) for number in range(len(run.tasks))],
+            log=self.spool.log_path(partition, run),
+        )
+
+    def settled(self, partition: int) -> Iterator[RunState]:
+        """Runs of a partition whose cuts are decided."""
+        state = self.partitions.get(partition)
+        return (run for run in list(state.runs.values()) if lifecycle.is_settled(run)) if state else iter(())
+
+    def drop_run(self, partition: int, run: RunState) -> Path:
+        """Forget a run. Returns its folder, to be removed once no checkpoint lists it."""
+        self.spool.drop(partition, run)
+        self._numbers.pop((partition, run.run_id), None)
+        del self.partitions[partition].runs[run.run_id]
+        return self.spool.folder(partition, run)
+
+    def drop_partition(self, partition: int) -> list[Path]:
+        """Forget all of a partition. Returns the folders of its runs."""
+        state = self.partitions.get(partition)
+        folders = [self.drop_run(partition, run) for run in list(state.runs.values())] if state else []
+        self.partitions[partition] = PartitionState(partition)
+        return folders
+
+    def _log(self, run: RunState, record: Record) -> lifecycle.Span:
+        return self.spool.append_record(record.partition, run, record)
+
+    def _settle(self, run: RunState, record: Record) -> None:
+        lifecycle.settle(run, record, partial(self.spool.count_distinct, record.partition, run))
+
+    def _task_number(self, partition: int, run: RunState, name: str) -> int:
+        numbers = self._numbers.get((partition, run.run_id))
+        if numbers is None:
+            numbers = {task.name: number for number, task in enumerate(run.tasks)}
+            self._numbers[partition, run.run_id] = numbers
+        number = numbers.get(name)
+        if number is None:
+            number = numbers[name] = len(run.tasks)
+            run.tasks.append(TaskState(name))
+        return number
+
+    def _append(self, run: RunState, record: Record, event: DecodedSamples) -> None:
+        number = self._task_number(record.partition, run, event.task)
+        task = run.tasks[number]
+        if event.filter not in task.filters:
+            task.filters.append(event.filter)
+        filter_number = task.filters.index(event.filter)
+        rows: list[bytes] = []
+        entries: list[bytes] = []
+        sides: list[bytes] = []
+        position, side_position = task.rows, task.side
+        for index, sample in zip(event.indexes, event.rows, strict=True):
+            row = bytes(sample.row)
+            doc_id = sample.doc_id
+            kind, high, low = identity(doc_id)
+            side = encode_side(doc_id if isinstance(doc_id, str) else None, sample.scores, sample.cluster)
+            flags = kind
+            if index in event.repaired:
+                flags |= Flag.REPAIRED
+            if index in event.scores_dropped:
+                flags |= Flag.SCORES_DROPPED
+            entries.append(
+                pack_entry(
+                    record.offset, index, filter_number, event.shard, event.attempt, flags, high, low,
+                    position, row, side_position, len(side),
+                )  # fmt: skip  # in the order of the format
+            )
+            rows.append(row)
+            position += len(row) + 1
+            if side:
+                sides.append(side)
+                side_position += len(side)
+        for rejected in event.rejected:
+            kind, high, low = identity(rejected.identity)
+            side = encode_side(rejected.identity if isinstance(rejected.identity, str) else None, {}, None)
+            entries.append(
+                pack_entry(
+                    record.offset, rejected.index, filter_number, event.shard, event.attempt,
+                    kind | Flag.REJECTED, high, low, position, b"", side_position, len(side),
+                )  # fmt: skip  # in the order of the format
+            )
+            if side:
+                sides.append(side)
+                side_position += len(side)
+        rows.append(b"")
+        self.spool.append_rows(
+            self.spool.task_files(record.partition, run, number),
+            task,
+            rows=b"\n".join(rows),
+            entries=b"".join(entries),
+            side=b"".join(sides),
+        )
+        lifecycle.apply_rows(
+            run,
+            shard=event.shard,
+            attempt=event.attempt,
+            num_shards=event.num_shards,
+            task=number,
+            count=len(event.rows) + len(event.rejected),
+        )

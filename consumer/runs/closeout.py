@@ -1,0 +1,344 @@
+"""From a settled run in the spool to its published files. Runs off the poll thread.
+
+The way: fields -> aggregates -> per task the samples file -> status -> results JSON and table -> publication. All of it is
+a function of the run's records up to its cuts; nothing of host, clock or worker enters.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from msgspec import UNSET, Struct, UnsetType
+
+from consumer.filesystem import Disk
+from consumer.runs.aggregates import Chosen, choose
+from consumer.runs.fields import RunFields, collect, loads
+from consumer.runs.index import Side, count_distinct
+from consumer.runs.lifecycle import TallyKey, counting_ends
+from consumer.runs.publication import Staging, relative_paths
+from consumer.runs.results_json import Times, assemble, dump, filter_order
+from consumer.runs.samples import GAPS_MAX, Copied, copy_samples
+from consumer.runs.scores import TaskScores, disagreements, results_from_scores
+from consumer.runs.spool import TaskFiles, read_record
+from consumer.vocabulary import Record
+from schemas.events import Aggregate
+from schemas.names import RunFiles, run_files
+from schemas.results import Evalsink, RunStatus, TaskEntry
+from schemas.state import RunState
+
+
+class Tools(Struct, frozen=True):
+    """What close-out is given by the assembly.
+
+    Attributes:
+        decode: An accepted record into its event, repairs included.
+        render_table: A results JSON into the table for people.
+        disk: The disk.
+        output: Output folder.
+        worker: Names this worker's staging folder.
+    """
+
+    decode: Callable[[Record], Any]
+    render_table: Callable[[dict[str, Any]], str]
+    disk: Disk
+    output: Path
+    worker: str
+
+
+class SpooledRun(Struct, frozen=True):
+    """A settled run and where its files lie.
+
+    Attributes:
+        partition: Of the input topics.
+        run: Its state; nobody changes it any more.
+        folder: Its spool folder.
+        tasks: Files per task number.
+        log: Its lifecycle log.
+    """
+
+    partition: int
+    run: RunState
+    folder: Path
+    tasks: Sequence[TaskFiles]
+    log: Path
+
+
+class ClosedRun(Struct, frozen=True):
+    """A published run.
+
+    Attributes:
+        status: As in its results JSON.
+        stem: Of its file names.
+        results: Results JSON, relative to the output folder.
+        sha256: Of the results JSON, hex.
+        rows: Published rows of all tasks.
+        size: Bytes of the samples files.
+    """
+
+    status: RunStatus
+    stem: str
+    results: str
+    sha256: str
+    rows: int
+    size: int
+
+
+def close_out(spooled: SpooledRun, tools: Tools) -> ClosedRun:
+    """Publish a settled run.
+
+    Raises:
+        DeterminismError: a file of another content bears a name of this run.
+        SpoolError: the spool is damaged.
+        OSError: the disk; nothing is lost, the run can be closed again.
+    """
+    run = spooled.run
+    staging = Staging(tools.output, tools.worker, disk=tools.disk)
+    try:
+        fields = collect(run, lambda span: read_record(spooled.log, span), tools.decode)
+        files = run_files(
+            run_id=run.run_id, model_name=fields.model_name, date=fields.date, harness=fields.harness
+        )
+        chosen = choose(run, lambda span: read_record(spooled.log, span))
+        aggregates: dict[str, Aggregate] = {
+            task: tools.decode(read_record(spooled.log, record.span))
+            for task, record in chosen.winners.items()
+            if record is not None
+        }
+        tasks = [
+            _copy_task(spooled, number, fields, files, aggregates.get(task.name), staging, tools)
+            for number, task in enumerate(run.tasks)
+        ]
+        results = _results(spooled, fields, files, chosen, aggregates, tasks)
+        content = dump(results)
+        table = tools.render_table(results)
+        (table_path, results_path) = relative_paths(files.folder, [files.table, files.results])
+        staging.add(table_path, _writer(table.encode()))
+        staging.add(results_path, _writer(content))
+        staging.publish()
+    finally:
+        staging.discard()
+    return ClosedRun(
+        status=results["evalsink"]["status"],
+        stem=files.stem,
+        results=results_path,
+        sha256=hashlib.sha256(content).hexdigest(),
+        rows=sum(task.copied.rows for task in tasks),
+        size=sum(task.copied.size for task in tasks),
+    )
+
+
+class _TaskCopy(Struct):
+    """One task's outcome."""
+
+    name: str
+    file: str
+    filters: list[str]
+    copied: Copied
+    scores: TaskScores
+
+
+def _writer(content: bytes) -> Callable[[BinaryIO], None]:
+    def write(file: BinaryIO) -> None:
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) :]
+
+    return write
+
+
+def _copy_task(
+    spooled: SpooledRun,
+    number: int,
+    fields: RunFields,
+    files: RunFiles,
+    aggregate: Aggregate | None,
+    staging: Staging,
+    tools: Tools,
+) -> _TaskCopy:
+    run, task = spooled.run, spooled.run.tasks[number]
+    results = _keys_of(aggregate)
+    filters = filter_order(results, task.filters)
+    ranks = [filters.index(name) for name in task.filters]
+    attempts = [run.shards[shard].attempt if shard in run.shards else 0 for shard in range(run.num_shards)]
+    scores = TaskScores()
+
+    def on_scores(rank: int, side: Side) -> None:
+        _, values, cluster = side
+        if values:
+            scores.add(filters[rank], values, cluster)
+
+    copied = Copied()
+
+    def write(target: BinaryIO) -> None:
+        nonlocal copied
+        copied = copy_samples(
+            spooled.tasks[number],
+            target,
+            ranks=ranks,
+            attempts=attempts,
+            harness=fields.harness,
+            scratch=spooled.folder / "closing",
+            on_scores=on_scores,
+        )
+
+    name = files.samples(task.name)
+    staging.add(relative_paths(files.folder, [name])[0], write)
+    if not copied.rows:
+        staging.drop_last()
+    return _TaskCopy(task.name, name, filters, copied, scores)
+
+
+def _keys_of(aggregate: Aggregate | None) -> Any:
+    return loads(aggregate.results) if aggregate is not None else None
+
+
+def _results(
+    spooled: SpooledRun,
+    fields: RunFields,
+    files: RunFiles,
+    chosen: Chosen,
+    aggregates: Mapping[str, Aggregate],
+    tasks: Sequence[_TaskCopy],
+) -> dict[str, Any]:
+    run = spooled.run
+    assert run.samples_cut is not None
+    status, why = judge(spooled, chosen, {task.name: task.copied for task in tasks})
+    copies = {task.name: task for task in tasks}
+    stated: dict[str, int] = {}
+    for _, _, end in counting_ends(run):
+        for task, count in end.samples.items():
+            stated[task] = stated.get(task, 0) + count
+        for task in end.aggregates:
+            stated.setdefault(task, 0)
+    every = sorted({*copies, *stated, *fields.tasks}, key=str.encode)
+    entries = {
+        task: _entry(copies.get(task), stated.get(task, 0), fields.tasks.get(task), complete=status == "complete")
+        for task in every
+    }
+    recomputed = {task.name: task.scores.result() for task in tasks if task.copied.rows}
+    recomputed = {task: scores for task, scores in sorted(recomputed.items()) if scores}
+    without = sorted((task.name for task in tasks if task.copied.rows and task.name not in aggregates), key=str.encode)
+    own = Evalsink(
+        run_id=run.run_id,
+        status=status,
+        why=why,
+        shards=run.num_shards,
+        tasks=entries,
+        aggregates_superseded=chosen.superseded,
+        aggregates_duplicates=chosen.duplicates,
+        scores=recomputed or UNSET,
+        disagreements=[
+            {"task": task, **difference}
+            for task, scores in recomputed.items()
+            if task in aggregates
+            for difference in disagreements(_keys_of(aggregates[task]), scores)
+        ],
+    )
+    return assemble(
+        fields,
+        aggregates,
+        computed={task: results_from_scores(task, recomputed.get(task, {})) for task in without},
+        task_hashes={task.name: task.copied.task_hash for task in _in_order(tasks, aggregates) if task.copied.rows},
+        documents={task.name: max(task.copied.filters.values(), default=0) for task in tasks},
+        times=Times(start=run.opened_ms / 1000, end=run.samples_cut.timestamp_ms / 1000),
+        own=own,
+    )
+
+
+def _in_order(tasks: Sequence[_TaskCopy], aggregates: Mapping[str, Aggregate]) -> list[_TaskCopy]:
+    places = {task: place for place, task in enumerate(aggregates)}
+    return sorted(tasks, key=lambda task: (places.get(task.name, len(places)), task.name.encode()))
+
+
+def _entry(copy: _TaskCopy | None, stated: int, expected: int | None, *, complete: bool) -> TaskEntry:
+    if copy is None:
+        short = not complete and (stated > 0 or bool(expected))
+        return TaskEntry(missing=max(stated, expected or 0) if short else UNSET)
+    copied = copy.copied
+    documents = max(copied.filters.values(), default=0)
+    missing: list[tuple[int, int]] | int | UnsetType = UNSET
+    if not complete and (copied.rows < stated or (expected is not None and documents < expected)):
+        missing = _missing(copied, stated, expected) or UNSET
+    return TaskEntry(
+        file=copy.file if copied.rows else None,
+        rows=copied.rows,
+        bytes=copied.size,
+        sha256=copied.sha256 if copied.rows else None,
+        filters={copy.filters[rank]: rows for rank, rows in sorted(copied.filters.items())},
+        duplicates=copied.duplicates,
+        conflicts=copied.conflicts,
+        superseded=copied.superseded,
+        rejected=copied.rejected,
+        repaired=copied.repaired,
+        scores_dropped=copied.scores_dropped,
+        missing=missing,
+    )
+
+
+def _missing(copied: Copied, stated: int, expected: int | None) -> list[tuple[int, int]] | int:
+    """Ranges of documents that lack a row under some filter, or how many rows are short where ids are not all integers."""
+    documents = max(copied.filters.values(), default=0)
+    number = max(stated - copied.rows, (expected or 0) - documents, 0)
+    if copied.gaps is None or not copied.filters:
+        return number
+    end = expected if expected is not None else max(copied.highest.values(), default=-1) + 1
+    ranges: list[tuple[int, int]] = []
+    for rank in copied.filters:
+        ranges += [(first, min(last, end - 1)) for first, last in copied.gaps.get(rank, []) if first < end]
+        if (last := copied.highest.get(rank, -1)) + 1 < end:
+            ranges.append((last + 1, end - 1))
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged if merged and len(merged) <= GAPS_MAX else number
+
+
+def judge(spooled: SpooledRun, chosen: Chosen, copies: Mapping[str, Copied]) -> tuple[RunStatus, list[str]]:
+    """Status and reasons, from end counts, rejected rows and named aggregates alone."""
+    run = spooled.run
+    assert run.samples_cut is not None
+    why: list[str] = []
+    failed = False
+    if run.tainted:
+        why.append("tainted: the log no longer holds the beginning of what this run's topic held")
+    if run.samples_cut.expired:
+        for shard in range(run.num_shards):
+            state = run.shards.get(shard)
+            if state is None or state.end is None:
+                why.append(f"shard {shard}: never ended")
+            elif state.end.status == "failed":
+                failed = True
+                why.append(f"shard {shard}: failed")
+        why += _short_counts(spooled)
+    for task, copied in sorted(copies.items()):
+        if copied.rejected_now:
+            why.append(f"task {task}: {copied.rejected_now} samples rejected")
+    why += [f"task {task}: its aggregate by shard {shard} never came" for shard, task in chosen.absent]
+    return ("failed" if failed else "incomplete" if why else "complete"), why
+
+
+def _short_counts(spooled: SpooledRun) -> list[str]:
+    run = spooled.run
+    numbers = {task.name: number for number, task in enumerate(run.tasks)}
+    why = []
+    for task in sorted({task for _, _, end in counting_ends(run) for task in end.samples}):
+        keys = {
+            TallyKey(numbers.get(task, -1), shard, attempt): end.samples[task]
+            for shard, attempt, end in counting_ends(run)
+            if end.samples.get(task)
+        }
+        counts: Mapping[TallyKey, int] = (
+            count_distinct(spooled.tasks[numbers[task]].index, keys.keys(), scratch=spooled.folder / "closing")
+            if task in numbers
+            else {}
+        )
+        why += [
+            f"shard {key.shard}: task {task}: {counts.get(key, 0)} of {count} samples"
+            for key, count in keys.items()
+            if counts.get(key, 0) < count
+        ]
+    return why

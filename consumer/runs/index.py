@@ -1,0 +1,185 @@
+"""The index beside each task's live JSONL: one fixed-size entry a row received, in order of arrival.
+
+File format of ``*.index``, little-endian, `ENTRY` bytes each, no header::
+
+    offset    i64  log offset of the record          id_high   u64  \\  identity, see below
+    row       u32  place in the record's batch       id_low    u64  /
+    filter    u32  number in TaskState.filters       position  u64  of the row in the JSONL
+    shard     u32                                    length    u32  of the row, without its newline; 0: rejected
+    attempt   u32                                    crc       u32  crc32 of the row
+    flags     u32  see Flag                          side      u64  position in the side file
+                                                     side_len  u32  0: nothing there
+
+Identity, with the filter: an integer doc_id is id_low in two's complement (id_high 0); a text doc_id (Flag.TEXT) and the
+bytes of an unreadable element (Flag.DIGEST) are the first 16 bytes of their sha256. The text itself lies in the side file,
+where a msgpack array holds [text id or null, scores or null, cluster or null].
+"""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from enum import IntFlag
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from consumer.runs.lifecycle import TallyKey
+
+
+class Flag(IntFlag):
+    """What an entry is."""
+
+    TEXT = 1
+    DIGEST = 2
+    REJECTED = 4
+    REPAIRED = 8
+    SCORES_DROPPED = 16
+
+
+ENTRY = np.dtype(
+    [
+        ("offset", "<i8"),
+        ("row", "<u4"),
+        ("filter", "<u4"),
+        ("shard", "<u4"),
+        ("attempt", "<u4"),
+        ("flags", "<u4"),
+        ("id_high", "<u8"),
+        ("id_low", "<u8"),
+        ("position", "<u8"),
+        ("length", "<u4"),
+        ("crc", "<u4"),
+        ("side", "<u8"),
+        ("side_len", "<u4"),
+    ]
+)
+_PACK = struct.Struct("<qIIIIIQQQIIQI")
+assert ENTRY.itemsize == _PACK.size
+
+Entries = npt.NDArray[np.void]
+Side = tuple[str | None, dict[str, float | list[float]] | None, int | float | str | None]
+
+_U64 = 2**64
+_side_encoder = msgspec.msgpack.Encoder()
+_side_decoder = msgspec.msgpack.Decoder(tuple[str | None, dict[str, Any] | None, Any])
+
+IDENTITY_KIND = Flag.TEXT | Flag.DIGEST
+
+
+def identity(doc_id: int | str | bytes) -> tuple[int, int, int]:
+    """(kind flag, id_high, id_low) of an integer, a text, or the sha256 of an unreadable element."""
+    if isinstance(doc_id, int):
+        return 0, 0, doc_id % _U64
+    digest = doc_id if isinstance(doc_id, bytes) else hashlib.sha256(doc_id.encode()).digest()
+    kind = Flag.DIGEST if isinstance(doc_id, bytes) else Flag.TEXT
+    return int(kind), int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
+
+
+def pack_entry(  # noqa: PLR0917 - the columns of the entry, on the hot path
+    offset: int,
+    row: int,
+    filter_number: int,
+    shard: int,
+    attempt: int,
+    flags: int,
+    id_high: int,
+    id_low: int,
+    position: int,
+    content: bytes | memoryview,
+    side: int,
+    side_len: int,
+) -> bytes:
+    """One entry; `content` is the row, empty if it was rejected."""
+    return _PACK.pack(
+        offset, row, filter_number, shard, attempt, flags, id_high, id_low, position,
+        len(content), zlib.crc32(content), side, side_len,
+    )  # fmt: skip  # columns in the order of the format
+
+
+def encode_side(text: str | None, scores: dict[str, float | list[float]], cluster: float | str | None) -> bytes:
+    """Side entry; empty when there is nothing to say."""
+    if text is None and not scores and cluster is None:
+        return b""
+    return _side_encoder.encode((text, scores or None, cluster))
+
+
+def decode_side(content: bytes) -> Side:
+    """The side entry of `encode_side`."""
+    return _side_decoder.decode(content)
+
+
+def read_entries(path: Path, *, chunk: int) -> Iterator[Entries]:
+    """The index in arrival order, at most `chunk` entries at a time."""
+    with path.open("rb") as file:
+        while (entries := np.fromfile(file, dtype=ENTRY, count=chunk)).size:
+            yield entries
+
+
+def identity_columns(entries: Entries) -> tuple[npt.NDArray[Any], ...]:
+    """Columns that are equal for two entries exactly if they are the same sample of the task."""
+    return (entries["filter"], entries["flags"] & int(IDENTITY_KIND), entries["id_high"], entries["id_low"])
+
+
+BUCKET_ENTRIES = 500_000
+"""Entries that `count_distinct` sorts in memory at a time (about 40 MB); larger indexes go through buckets on disk."""
+
+
+def count_distinct(path: Path, keys: Collection[TallyKey], *, scratch: Path) -> Mapping[TallyKey, int]:
+    """Distinct samples per key (all of one task) in the index at `path`, in bounded memory.
+
+    Rejected entries are samples too; one that also has a good row has the same identity, so it counts once.
+
+    Args:
+        path: The task's index.
+        keys: (task, shard, attempt); the task is only handed back.
+        scratch: Folder for buckets, used and emptied if the index is large.
+    """
+    wanted = {(key.shard, key.attempt): key for key in keys}
+    counts = dict.fromkeys(keys, 0)
+    buckets = max(1, -(-path.stat().st_size // (ENTRY.itemsize * BUCKET_ENTRIES)))
+    for entries in _buckets(path, buckets, scratch):
+        for pair, count in _distinct_per_shard(entries):
+            if pair in wanted:
+                counts[wanted[pair]] += count
+    return counts
+
+
+def _distinct_per_shard(entries: Entries) -> Iterator[tuple[tuple[int, int], int]]:
+    columns = (*identity_columns(entries), entries["attempt"], entries["shard"])
+    order = np.lexsort(columns)
+    if not order.size:
+        return
+    ordered = [column[order] for column in columns]
+    new = np.zeros(order.size, dtype=bool)
+    new[0] = True
+    for column in ordered:
+        new[1:] |= column[1:] != column[:-1]
+    pairs, counts = np.unique(np.stack([ordered[-1][new], ordered[-2][new]], axis=1), axis=0, return_counts=True)
+    for (shard, attempt), count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        yield (shard, attempt), count
+
+
+def _buckets(path: Path, count: int, scratch: Path) -> Iterator[Entries]:
+    if count == 1:
+        yield np.fromfile(path, dtype=ENTRY)
+        return
+    scratch.mkdir(parents=True, exist_ok=True)
+    files = [scratch / f"bucket-{number}" for number in range(count)]
+    handles = [file.open("wb") for file in files]
+    try:
+        for entries in read_entries(path, chunk=BUCKET_ENTRIES):
+            # Any spread will do that puts equal identities together; the multiplier is Knuth's, 2^64 / golden ratio.
+            mixed = (entries["id_low"] ^ entries["id_high"]) * np.uint64(0x9E3779B97F4A7C15)
+            bucket = (mixed >> np.uint64(32)) % np.uint64(count)
+            for number, handle in enumerate(handles):
+                entries[bucket == number].tofile(handle)
+    finally:
+        for handle in handles:
+            handle.close()
+    for file in files:
+        yield np.fromfile(file, dtype=ENTRY)
+        file.unlink()

@@ -1,0 +1,162 @@
+"""When a run closes: the rules of the cuts, as functions of one `RunState` and one record at a time. No I/O.
+
+Invariants: a cut, once set, never changes; it is decided by its own topic's order alone, so reading the topics
+interleaved in any way gives the same cuts. A shard counts for its highest attempt only. Aggregates never void an end.
+
+Refuses: nothing. What reaches these functions was decoded and accepted; late records must not reach them (`is_late`).
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
+
+from consumer.vocabulary import Record, Role
+from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
+from schemas.state import AggregateRecord, Cut, EndRecord, RunState, ShardState, Span, StartRecord, Tally
+
+
+class TallyKey(NamedTuple):
+    """Rows of one task from one attempt of one shard."""
+
+    task: int
+    shard: int
+    attempt: int
+
+
+CountDistinct = Callable[[Collection[TallyKey]], Mapping[TallyKey, int]]
+"""Counts distinct samples per key in the run's index; expensive, so called only when the bounds allow success."""
+
+
+def cut_of(run: RunState, role: Role) -> Cut | None:
+    """The cut of `role`, if decided."""
+    return run.samples_cut if role == "samples" else run.aggregates_cut
+
+
+def is_settled(run: RunState) -> bool:
+    """True when both cuts are decided: the run can be closed, and nothing read later changes it."""
+    return run.samples_cut is not None and run.aggregates_cut is not None
+
+
+def note_record(run: RunState, record: Record) -> None:
+    """Account for one accepted record's place and time. `run_expired` events are no records of the run."""
+    run.first.setdefault(record.topic, record.offset)
+    run.last[record.topic] = record.offset
+    run.seen_ms = max(run.seen_ms, record.timestamp)
+
+
+def apply_started(run: RunState, event: RunStarted, record: Record, span: Span) -> None:
+    """A `run_started`: its fields count at close-out; here only its numbers do."""
+    _enter(run, event.shard, event.attempt, event.num_shards)
+    run.starts.append(StartRecord(record.offset, event.shard, event.attempt, span))
+
+
+def apply_rows(run: RunState, *, shard: int, attempt: int, num_shards: int, task: int, count: int) -> None:
+    """`count` rows, rejected ones included, of task number `task`."""
+    state = _enter(run, shard, attempt, num_shards)
+    if attempt == state.attempt:
+        tally = state.tallies.get(task)
+        if tally is None:
+            tally = state.tallies[task] = Tally()
+        tally.received += count
+
+
+def apply_ended(run: RunState, event: RunEnded, record: Record, span: Span) -> None:
+    """A `run_ended`: replaces an earlier one of its attempt wholly; of a lower attempt it is void."""
+    state = _enter(run, event.shard, event.attempt, event.num_shards)
+    if event.attempt == state.attempt:
+        state.end = EndRecord(record.offset, event.status, event.samples, event.aggregates, span)
+
+
+def apply_aggregate(run: RunState, event: Aggregate, record: Record, span: Span) -> None:
+    """An `aggregate`: kept with its place; whether it counts is decided with the cut."""
+    run.aggregates.append(AggregateRecord(record.offset, event.shard, event.attempt, event.task, span))
+
+
+def apply_expired(run: RunState, event: RunExpired, record: Record, roles: Collection[Role]) -> bool:
+    """A `run_expired` in the topic that carries `roles`.
+
+    Returns:
+        True if it took effect: it did not come too late for that topic, and `last` is still the run's last record.
+    """
+    if event.last != run.last.get(record.topic, -1):
+        return False
+    cut = Cut(record.offset, record.timestamp, expired=True)
+    effective = False
+    if "samples" in roles and run.samples_cut is None:
+        run.samples_cut, effective = cut, True
+    if "aggregates" in roles and run.aggregates_cut is None and run.aggregates_expired is None:
+        run.aggregates_expired, effective = cut, True
+    return effective
+
+
+def settle(run: RunState, record: Record, count_distinct: CountDistinct) -> None:
+    """Decide what `record`, just applied, decides: the samples cut if every shard is now done, the aggregates cut if every
+    aggregate that a counting end names is there."""
+    if run.samples_cut is None and _all_done(run, count_distinct):
+        run.samples_cut = Cut(record.offset, record.timestamp)
+    if run.samples_cut is not None and run.aggregates_cut is None:
+        run.aggregates_cut = _aggregates_cut(run)
+
+
+def counting_ends(run: RunState) -> Iterator[tuple[int, int, EndRecord]]:
+    """(shard, attempt, end) of every shard that has a last word, by shard: after the cut, the counting ends."""
+    for shard in sorted(run.shards):
+        state = run.shards[shard]
+        if state.end is not None:
+            yield shard, state.attempt, state.end
+
+
+def named_aggregates(run: RunState) -> dict[tuple[int, int, str], None]:
+    """(shard, attempt, task) of every aggregate that a counting end names, in order of shard and naming."""
+    return {
+        (shard, attempt, task): None for shard, attempt, end in counting_ends(run) for task in end.aggregates
+    }
+
+
+def _enter(run: RunState, shard: int, attempt: int, num_shards: int) -> ShardState:
+    run.num_shards = max(run.num_shards, num_shards)
+    state = run.shards.get(shard)
+    if state is None:
+        state = run.shards[shard] = ShardState(attempt=attempt)
+    elif attempt > state.attempt:
+        # The higher attempt voids the lower one's end; nor will its rows ever be counted again.
+        state.attempt, state.end, state.tallies = attempt, None, {}
+    return state
+
+
+def _all_done(run: RunState, count_distinct: CountDistinct) -> bool:
+    if len(run.shards) < run.num_shards:
+        return False
+    numbers = {task.name: number for number, task in enumerate(run.tasks)}
+    uncertain: dict[TallyKey, tuple[Tally, int]] = {}
+    for shard, state in run.shards.items():
+        if state.end is None or state.end.status != "ok":
+            return False
+        for task, stated in state.end.samples.items():
+            if stated == 0:
+                continue
+            tally = state.tallies.get(numbers.get(task, -1))
+            if tally is None or tally.distinct + tally.received - tally.checked < stated:
+                return False
+            if tally.distinct < stated:
+                uncertain[TallyKey(numbers[task], shard, state.attempt)] = (tally, stated)
+    if not uncertain:
+        return True
+    counts = count_distinct(uncertain.keys())
+    for key, (tally, _) in uncertain.items():
+        tally.checked, tally.distinct = tally.received, counts[key]
+    return all(tally.distinct >= stated for tally, stated in uncertain.values())
+
+
+def _aggregates_cut(run: RunState) -> Cut | None:
+    wanted = set(named_aggregates(run))
+    cut = None if wanted else Cut(-1)
+    for aggregate in run.aggregates:
+        if not wanted:
+            break
+        wanted.discard((aggregate.shard, aggregate.attempt, aggregate.task))
+        if not wanted:
+            cut = Cut(aggregate.offset)
+    expired = run.aggregates_expired
+    if expired is not None and (cut is None or expired.offset < cut.offset):
+        return expired
+    return cut

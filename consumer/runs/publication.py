@@ -1,0 +1,81 @@
+"""From staged files to published ones: linked without overwriting, the results JSON last.
+
+Invariants: a published name stands for a whole, synced file; the results JSON appears after everything it counts; what
+is there already is never replaced. Refuses a name taken by other bytes (`DeterminismError`): both are kept, somebody looks.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from consumer.errors import DeterminismError
+from consumer.filesystem import Disk
+
+STAGING_FOLDER = ".evalsink"
+"""Below the output folder, so that links stay on one file system; no reader's glob finds what lies in it."""
+
+_COMPARE_BYTES = 1 << 20
+
+
+class Staging:
+    """Files on their way into the output folder. One per close-out."""
+
+    def __init__(self, output: Path, worker: str, *, disk: Disk) -> None:
+        self._output = output
+        self._folder = staging_folder(output, worker) / uuid.uuid4().hex
+        self._disk = disk
+        self._files: list[tuple[Path, Path]] = []
+        self._folder.mkdir(parents=True)
+
+    def add(self, relative: str, write: Callable[[BinaryIO], None]) -> None:
+        """Stage the file that will be published at `relative` to the output folder."""
+        staged = self._folder / f"{uuid.uuid4().hex}.tmp"
+        with staged.open("wb", buffering=0) as file:
+            write(file)
+        self._disk.sync_path(staged)
+        self._files.append((staged, self._output / relative))
+
+    def drop_last(self) -> None:
+        """Do not publish the file added last."""
+        staged, _ = self._files.pop()
+        staged.unlink()
+
+    def publish(self) -> None:
+        """Link all of them, in the order they were added.
+
+        Raises:
+            DeterminismError: a name is taken by other bytes. What was linked before it stays.
+        """
+        for staged, target in self._files:
+            self._disk.make_folder(target.parent)
+            if not self._disk.link_file(staged, target) and not _equal(staged, target):
+                raise DeterminismError(
+                    f"{target} exists with other bytes than this log gives; it is kept as it is. "
+                    "Compare the two, remove the wrong one, and start the worker again."
+                )
+
+    def discard(self) -> None:
+        """Remove the staged names; published files stay."""
+        self._disk.remove_tree(self._folder)
+
+
+def staging_folder(output: Path, worker: str) -> Path:
+    """Where `worker` stages; emptied when it starts."""
+    return output / STAGING_FOLDER / hashlib.sha256(worker.encode()).hexdigest()[:16]
+
+
+def _equal(one: Path, other: Path) -> bool:
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as left, other.open("rb") as right:
+        while content := left.read(_COMPARE_BYTES):
+            if content != right.read(len(content)):
+                return False
+    return True
+
+
+def relative_paths(folder: str, names: Sequence[str]) -> list[str]:
+    """`names` below the model folder, which may be the output folder itself."""
+    return [f"{folder}/{name}" if folder else name for name in names]

@@ -1,0 +1,184 @@
+"""The spool: the worker's own files of its open runs, written as records come.
+
+Layout below the state folder::
+
+    runs/{partition}/{run}/{nnn}-{task}.jsonl   rows in order of arrival: `tail -f` works
+    runs/{partition}/{run}/{nnn}-{task}.index   consumer.runs.index
+    runs/{partition}/{run}/{nnn}-{task}.side    text ids, scores, clusters
+    runs/{partition}/{run}/lifecycle.log        raw lifecycle and aggregate records: u32 length, msgpack of Record
+
+Invariants: lengths in `RunState` lead, files follow: bytes go to the position that the state names, so that a write
+which failed or half succeeded is simply done again. At most `open_files_max` files are open. Nothing is durable before
+`consumer.runs.checkpoint` says so; the log is.
+"""
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from consumer.filesystem import Disk
+from consumer.runs import index
+from consumer.runs.lifecycle import TallyKey
+from consumer.vocabulary import Record
+from schemas.names import safe_component
+from schemas.state import RunState, Span, TaskState
+
+_record_encoder = msgspec.msgpack.Encoder()
+_record_decoder = msgspec.msgpack.Decoder(Record)
+
+BUFFER_BYTES_MAX = 32 * 1024 * 1024
+"""Rows held back for one larger write; beyond it `append` flushes by itself."""
+
+
+class TaskFiles(NamedTuple):
+    """Paths of one task's spool files."""
+
+    rows: Path
+    index: Path
+    side: Path
+
+
+def run_folder_name(run_id: str) -> str:
+    """A folder name for a run: readable, and 16 hex of its hash so that no crafted name meets another's."""
+    return f"{safe_component(run_id, max_bytes=80)}-{hashlib.sha256(run_id.encode()).hexdigest()[:16]}"
+
+
+class Spool:
+    """Appends to and reads from the files of open runs. One thread."""
+
+    def __init__(self, root: Path, *, disk: Disk, open_files_max: int) -> None:
+        self.root = root
+        self._disk = disk
+        self._open_files_max = open_files_max
+        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._buffers: dict[Path, tuple[int, list[bytes]]] = {}
+        self._buffered = 0
+        self._tasks: dict[tuple[str, int], TaskFiles] = {}
+
+    def folder(self, partition: int, run: RunState) -> Path:
+        """Where the run's files lie."""
+        return self.root / "runs" / str(partition) / run.folder
+
+    def create(self, partition: int, run: RunState) -> None:
+        """Make the run's folder, empty: what an earlier life left there is not in any checkpoint."""
+        folder = self.folder(partition, run)
+        self._forget(folder)
+        self._disk.remove_tree(folder)
+        folder.mkdir(parents=True)
+
+    def task_files(self, partition: int, run: RunState, number: int) -> TaskFiles:
+        """Paths of task `number`."""
+        key = (f"{partition}/{run.folder}", number)
+        files = self._tasks.get(key)
+        if files is None:
+            stem = f"{number:03d}-{safe_component(run.tasks[number].name)}"
+            folder = self.folder(partition, run)
+            files = TaskFiles(folder / f"{stem}.jsonl", folder / f"{stem}.index", folder / f"{stem}.side")
+            self._tasks[key] = files
+        return files
+
+    def log_path(self, partition: int, run: RunState) -> Path:
+        """Path of the run's lifecycle log."""
+        return self.folder(partition, run) / "lifecycle.log"
+
+    def append_rows(self, files: TaskFiles, task: TaskState, *, rows: bytes, entries: bytes, side: bytes) -> None:
+        """Append a batch to a task's three files."""
+        if rows:
+            self._append(files.rows, task.rows, rows)
+            task.rows += len(rows)
+        if side:
+            self._append(files.side, task.side, side)
+            task.side += len(side)
+        self._append(files.index, task.index, entries)
+        task.index += len(entries)
+
+    def append_record(self, partition: int, run: RunState, record: Record) -> Span:
+        """Append a raw record to the run's log."""
+        content = _record_encoder.encode(record)
+        span = Span(run.log + 4, len(content))
+        self._append(self.log_path(partition, run), run.log, len(content).to_bytes(4, "little") + content)
+        run.log += 4 + len(content)
+        return span
+
+    def read_record(self, partition: int, run: RunState, span: Span) -> Record:
+        """A record of the run's log."""
+        self.flush()
+        return read_record(self.log_path(partition, run), span)
+
+    def count_distinct(self, partition: int, run: RunState, keys: Collection[TallyKey]) -> Mapping[TallyKey, int]:
+        """Distinct samples per key, from the indexes."""
+        self.flush()
+        counts: dict[TallyKey, int] = {}
+        for number in {key.task for key in keys}:
+            counts |= index.count_distinct(
+                self.task_files(partition, run, number).index,
+                [key for key in keys if key.task == number],
+                scratch=self.folder(partition, run) / "scratch",
+            )
+        return counts
+
+    def flush(self) -> None:
+        """Hand everything to the operating system.
+
+        Raises:
+            OSError: what could not be written is kept; calling again writes it to the same place.
+        """
+        for path in list(self._buffers):
+            position, chunks = self._buffers[path]
+            content = memoryview(b"".join(chunks))
+            descriptor = self._descriptor(path)
+            while content:
+                written = os.pwrite(descriptor, content, position)
+                content, position = content[written:], position + written
+            del self._buffers[path]
+        self._buffered = 0
+
+    def drop(self, partition: int, run: RunState) -> None:
+        """Close the run's files and forget what was not written; the folder is removed by the checkpoint's keeper."""
+        self._forget(self.folder(partition, run))
+
+    def close(self) -> None:
+        """Close all files. Does not flush."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def _append(self, path: Path, position: int, content: bytes) -> None:
+        entry = self._buffers.get(path)
+        if entry is None:
+            self._buffers[path] = (position, [content])
+        else:
+            entry[1].append(content)
+        self._buffered += len(content)
+        if self._buffered > BUFFER_BYTES_MAX:
+            self.flush()
+
+    def _descriptor(self, path: Path) -> int:
+        descriptor = self._open.pop(path, None)
+        if descriptor is None:
+            while len(self._open) >= self._open_files_max:
+                os.close(self._open.popitem(last=False)[1])
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        self._open[path] = descriptor
+        return descriptor
+
+    def _forget(self, folder: Path) -> None:
+        for path in [path for path in self._open if path.parent == folder]:
+            os.close(self._open.pop(path))
+        for path in [path for path in self._buffers if path.parent == folder]:
+            del self._buffers[path]
+        prefix = f"{folder.parent.name}/{folder.name}"
+        for key in [key for key in self._tasks if key[0] == prefix]:
+            del self._tasks[key]
+
+
+def read_record(log: Path, span: Span) -> Record:
+    """The record at `span` of a run's log file."""
+    with log.open("rb") as file:
+        file.seek(span.position)
+        return _record_decoder.decode(file.read(span.length))
