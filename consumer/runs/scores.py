@@ -240,7 +240,7 @@ def results_from_scores(task: str, statistics: Statistics) -> dict[str, Any]:
 
 
 def disagreements(
-    task: str, results: Mapping[str, Any], statistics: Statistics, tolerance: float = 1e-6
+    results: Mapping[str, Any], statistics: Statistics, tolerance: float = 1e-6
 ) -> list[dict[str, Any]]:
     """Where the mean of the rows' scores is not what the evaluator reported for that metric and filter.
 
@@ -249,13 +249,12 @@ def disagreements(
     number cannot be had from the rows' scores is what the reader should know.
 
     Args:
-        task: Named in every entry.
         results: ``results[task]`` as the evaluator sent it.
         statistics: `TaskScores.result` of the same task.
         tolerance: Relative to the larger of the two, absolute below 1.
 
     Returns:
-        One entry for each difference: ``task``, ``filter``, ``metric``, ``aggregate``, ``mean``.
+        One entry for each difference: ``filter``, ``metric``, ``aggregate``, ``mean``.
     """
     found = []
     for filter_name, metrics in statistics.items():
@@ -263,17 +262,15 @@ def disagreements(
             mean, aggregate = values["mean"], results.get(f"{metric},{filter_name}")
             if mean is None or isinstance(aggregate, bool) or not isinstance(aggregate, int | float):
                 continue
-            if not any(
-                math.isclose(aggregate, scale * mean, rel_tol=tolerance, abs_tol=tolerance)
-                for scale in (1, 100)
-            ):
-                found.append(
-                    {
-                        "task": task,
-                        "filter": filter_name,
-                        "metric": metric,
-                        "aggregate": aggregate,
-                        "mean": mean,
-                    }
-                )
+            if not _agree(aggregate, mean, tolerance):
+                found.append({"filter": filter_name, "metric": metric, "aggregate": aggregate, "mean": mean})
     return found
+
+
+def _agree(aggregate: float, mean: float, tolerance: float) -> bool:
+    try:
+        return any(
+            math.isclose(aggregate, scale * mean, rel_tol=tolerance, abs_tol=tolerance) for scale in (1, 100)
+        )
+    except OverflowError:  # an integer beyond any float
+        return False
