@@ -1,0 +1,1 @@
+"""A synthetic evaluation for the demo: events alone, no broker, no disk."""
