@@ -6,6 +6,7 @@ the local state; state and spool are a function of the log's prefix up to the po
 Refuses nothing that was decoded: what comes above a cut is `late`, a `run_expired` without effect is `surplus`.
 """
 
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from consumer.runs.index import Flag, encode_side, identity, pack_entry
 from consumer.runs.spool import Spool, run_folder_name
 from consumer.vocabulary import DecodedSamples, Record, Role
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
-from schemas.state import PartitionState, RunState, TaskState
+from schemas.state import PartitionState, RunState, Span, TaskState
 
 Event = DecodedSamples | RunStarted | Aggregate | RunEnded | RunExpired
 
@@ -43,11 +44,12 @@ class RunBook:
         return state.runs.get(run_id) if state is not None else None
 
     def open(self, record: Record, run_id: str) -> RunState:
-        """A new run, first seen in `record`."""
+        """A new run, first seen in `record`. Its folder is new too: what an earlier life of the run left may still be read
+        by its close-out."""
         state = self.partitions.setdefault(record.partition, PartitionState(record.partition))
         run = RunState(
             run_id,
-            run_folder_name(run_id),
+            f"{run_folder_name(run_id)}.{uuid.uuid4().hex[:8]}",
             tainted=record.offset < state.tainted_below.get(record.topic, 0),
         )
         self.spool.create(record.partition, run)
@@ -120,7 +122,7 @@ class RunBook:
         self.partitions[partition] = PartitionState(partition)
         return folders
 
-    def _log(self, run: RunState, record: Record) -> lifecycle.Span:
+    def _log(self, run: RunState, record: Record) -> Span:
         return self.spool.append_record(record.partition, run, record)
 
     def _settle(self, run: RunState, record: Record) -> None:

@@ -6,7 +6,7 @@ logs give equal bytes. Secrets in ``config`` and ``report`` are redacted here, t
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -65,7 +65,7 @@ def assemble(
     values: dict[str, Any] = {
         "results": {task: loads(event.results) for task, event in aggregates.items()} | dict(computed)
     }
-    groups = {task: loads(event.group) for task, event in aggregates.items() if _is_set(event.group)}
+    groups = {task: loads(raw) for task, event in aggregates.items() if _is_set(raw := event.group)}
     if groups:
         values["groups"] = groups
     for key, field in _PER_TASK.items():
@@ -122,5 +122,5 @@ def _fill_times(report: dict[str, Any], times: Times) -> None:
             report["total_evaluation_time_seconds"] = str(times.end - times.start)
 
 
-def _is_set(raw: msgspec.Raw | UnsetType, *, null: bool = False) -> bool:
+def _is_set(raw: msgspec.Raw | UnsetType, *, null: bool = False) -> TypeGuard[msgspec.Raw]:
     return raw is not UNSET and (null or bytes(raw) != b"null")

@@ -15,13 +15,13 @@ which failed or half succeeded is simply done again. At most `open_files_max` fi
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import astuple
 
-from consumer.filesystem import Disk
 from consumer.runs import index
 from consumer.runs.lifecycle import TallyKey
 from consumer.vocabulary import Record
@@ -31,11 +31,13 @@ from schemas.state import RunState, Span, TaskState
 _record_encoder = msgspec.msgpack.Encoder()
 _record_decoder = msgspec.msgpack.Decoder(Record)
 
+LOG_FILE = "lifecycle.log"
+
 BUFFER_BYTES_MAX = 32 * 1024 * 1024
 """Rows held back for one larger write; beyond it `append` flushes by itself."""
 
 
-class TaskFiles(NamedTuple):
+class TaskFiles(Struct, frozen=True):
     """Paths of one task's spool files."""
 
     rows: Path
@@ -48,12 +50,24 @@ def run_folder_name(run_id: str) -> str:
     return f"{safe_component(run_id, max_bytes=80)}-{hashlib.sha256(run_id.encode()).hexdigest()[:16]}"
 
 
+def task_files(folder: Path, number: int, name: str) -> TaskFiles:
+    """Paths of the task's files in a run's folder."""
+    stem = f"{number:03d}-{safe_component(name)}"
+    return TaskFiles(folder / f"{stem}.jsonl", folder / f"{stem}.index", folder / f"{stem}.side")
+
+
+def spool_files(folder: Path, run: RunState) -> Iterator[tuple[Path, int]]:
+    """Every file of a run and the length that its state names."""
+    yield folder / LOG_FILE, run.log
+    for number, task in enumerate(run.tasks):
+        yield from zip(astuple(task_files(folder, number, task.name)), (task.rows, task.index, task.side), strict=True)
+
+
 class Spool:
     """Appends to and reads from the files of open runs. One thread."""
 
-    def __init__(self, root: Path, *, disk: Disk, open_files_max: int) -> None:
+    def __init__(self, root: Path, *, open_files_max: int) -> None:
         self.root = root
-        self._disk = disk
         self._open_files_max = open_files_max
         self._open: OrderedDict[Path, int] = OrderedDict()
         self._buffers: dict[Path, tuple[int, list[bytes]]] = {}
@@ -65,26 +79,20 @@ class Spool:
         return self.root / "runs" / str(partition) / run.folder
 
     def create(self, partition: int, run: RunState) -> None:
-        """Make the run's folder, empty: what an earlier life left there is not in any checkpoint."""
-        folder = self.folder(partition, run)
-        self._forget(folder)
-        self._disk.remove_tree(folder)
-        folder.mkdir(parents=True)
+        """Make the run's folder."""
+        self.folder(partition, run).mkdir(parents=True)
 
     def task_files(self, partition: int, run: RunState, number: int) -> TaskFiles:
         """Paths of task `number`."""
         key = (f"{partition}/{run.folder}", number)
         files = self._tasks.get(key)
         if files is None:
-            stem = f"{number:03d}-{safe_component(run.tasks[number].name)}"
-            folder = self.folder(partition, run)
-            files = TaskFiles(folder / f"{stem}.jsonl", folder / f"{stem}.index", folder / f"{stem}.side")
-            self._tasks[key] = files
+            files = self._tasks[key] = task_files(self.folder(partition, run), number, run.tasks[number].name)
         return files
 
     def log_path(self, partition: int, run: RunState) -> Path:
         """Path of the run's lifecycle log."""
-        return self.folder(partition, run) / "lifecycle.log"
+        return self.folder(partition, run) / LOG_FILE
 
     def append_rows(self, files: TaskFiles, task: TaskState, *, rows: bytes, entries: bytes, side: bytes) -> None:
         """Append a batch to a task's three files."""

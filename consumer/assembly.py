@@ -1,0 +1,136 @@
+"""The composition root: the one file that names every concrete class of a worker."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from consumer.closing import Closing
+from consumer.errors import BrokerError
+from consumer.filesystem import Disk
+from consumer.intake.deadletters import DeadLetters
+from consumer.intake.decode import Rejection, decode
+from consumer.intake.group import GroupSource
+from consumer.intake.outbound import Outbound
+from consumer.intake.receipts import Receipts, ReceiptTable
+from consumer.kafka_client import Connection, connect, partition_counts, topic_ids
+from consumer.report.table import render
+from consumer.runs import checkpoint
+from consumer.runs.book import RunBook
+from consumer.runs.closeout import Tools
+from consumer.runs.publication import staging_folder
+from consumer.runs.spool import Spool
+from consumer.settings import Settings
+from consumer.vocabulary import Record
+from consumer.worker import Worker
+
+
+@contextlib.contextmanager
+def worker(
+    settings: Settings, *, disk: Disk | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Worker]:
+    """A worker, its state folder locked, its clients connected.
+
+    Raises:
+        BrokerError: no broker, or its topics are not as they must be.
+        StateError: another process uses the state folder.
+    """
+    disk = disk or Disk()
+    state = settings.state_path
+    lock = checkpoint.StateLock(state)
+    executor = ThreadPoolExecutor(max_workers=3, thread_name_prefix="evalsink")
+    try:
+        connection = connect(settings.brokers)
+        check_topics(connection, settings)
+        every_id = {} if connection.embedded else topic_ids(connection, _all_topics(settings))
+        ids = {topic: every_id.get(topic, "") for topic in settings.topics.inputs}
+        settings.output_path.mkdir(parents=True, exist_ok=True)
+        worker_name = str(state.resolve())
+        disk.remove_tree(staging_folder(settings.output_path, worker_name))
+        spool = Spool(state, open_files_max=settings.open_files_max)
+        book = RunBook(spool, checkpoint.load(state, group=settings.group, topic_ids=ids, disk=disk))
+        outbound = Outbound(connection)
+        dead_letters = DeadLetters(outbound, topic=settings.topics.dead_letters, topic_ids=ids)
+        receipts = Receipts(
+            connection,
+            outbound,
+            ReceiptTable(state),
+            group=settings.group,
+            topic=settings.topics.receipts,
+            topic_id=every_id.get(settings.topics.receipts, ""),
+        )
+        closing = Closing(
+            book,
+            Tools(
+                decode=_decode_again(settings),
+                render_table=_render_table,
+                disk=disk,
+                output=settings.output_path,
+                worker=worker_name,
+            ),
+            outbound,
+            dead_letters,
+            receipts,
+            group=settings.group,
+            topics=settings.topics,
+            topic_ids=ids,
+            executor=executor,
+            clock=clock,
+        )
+        yield Worker(
+            settings,
+            GroupSource(connection, settings),
+            book,
+            outbound,
+            dead_letters,
+            receipts,
+            closing,
+            topic_ids=ids,
+            disk=disk,
+            executor=executor,
+            clock=clock,
+        )
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        lock.release()
+
+
+def check_topics(connection: Connection, settings: Settings) -> None:
+    """Refuse a broker whose topics cannot serve.
+
+    Raises:
+        BrokerError: a topic is missing, or those that must be co-partitioned are not.
+    """
+    counts = partition_counts(connection, _all_topics(settings))
+    missing = [topic for topic, count in counts.items() if not count]
+    if missing:
+        raise BrokerError(
+            f"topics missing at {settings.brokers}: {', '.join(missing)}; "
+            f"make them with: evalsink topics --brokers {settings.brokers}"
+        )
+    equal = {topic: counts[topic] for topic in (*settings.topics.inputs, settings.topics.receipts)}
+    if len(set(equal.values())) > 1:
+        described = ", ".join(f"{topic} {count}" for topic, count in equal.items())
+        raise BrokerError(f"these topics must have equal partition counts, but have: {described}")
+
+
+def _all_topics(settings: Settings) -> list[str]:
+    topics = settings.topics
+    return list(dict.fromkeys([*topics.inputs, topics.receipts, topics.dead_letters]))
+
+
+def _decode_again(settings: Settings) -> Callable[[Record], Any]:
+    def again(record: Record) -> Any:
+        event = decode(record.value, record.key, "both")
+        assert not isinstance(event, Rejection), "an accepted record decodes again"
+        return event
+
+    return again
+
+
+def _render_table(results: dict[str, Any]) -> str:
+    parts = [render(results, version_column=True)]
+    if results.get("groups"):
+        parts.append(render(results, column="groups", version_column=True))
+    return "\n".join(parts) + "\n"

@@ -1,0 +1,168 @@
+"""A settled run's last steps, in order: refused aggregates become dead letters, the files are published off the poll thread, all
+dead letters so far are acknowledged, the receipt is written and acknowledged, the run is forgotten.
+
+Invariants: no receipt before the files are published and the dead letters durable; a run is forgotten only after its
+receipt is acknowledged; a name taken by other bytes means no receipt: the run stays, alarmed, and pins the watermark.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Executor, Future
+from pathlib import Path
+
+from msgspec import Struct
+
+from consumer.errors import DeterminismError
+from consumer.intake.deadletters import DeadLetters
+from consumer.intake.outbound import Outbound
+from consumer.intake.receipts import Receipts
+from consumer.runs.aggregates import refused
+from consumer.runs.book import RunBook
+from consumer.runs.closeout import ClosedRun, Tools, close_out
+from consumer.settings import Topics
+from consumer.telemetry.logs import logger
+from schemas.state import Receipt, RunState, TopicCut
+
+RETRY_AFTER_S = 5.0
+
+_log = logger(__name__)
+
+
+class _Step(Struct):
+    """One run on its way out."""
+
+    partition: int
+    run: RunState
+    job: Future[ClosedRun] | None = None
+    letters: int = 0
+    receipt: Receipt | None = None
+    receipt_ticket: int = 0
+    again_at: float | None = None
+    violated: bool = False
+
+
+class Closing:
+    """All runs on their way out. One thread, but for the jobs."""
+
+    def __init__(
+        self,
+        book: RunBook,
+        tools: Tools,
+        outbound: Outbound,
+        dead_letters: DeadLetters,
+        receipts: Receipts,
+        *,
+        group: str,
+        topics: Topics,
+        topic_ids: Mapping[str, str],
+        executor: Executor,
+        clock: Callable[[], float],
+    ) -> None:
+        self._book = book
+        self._tools = tools
+        self._outbound = outbound
+        self._dead_letters = dead_letters
+        self._receipts = receipts
+        self._group = group
+        self._topics = topics
+        self._topic_ids = topic_ids
+        self._executor = executor
+        self._clock = clock
+        self._steps: dict[tuple[int, str], _Step] = {}
+        self._abandoned: list[Future[ClosedRun]] = []
+
+    @property
+    def violations(self) -> list[str]:
+        """Runs that cannot be published because other bytes bear their names."""
+        return [step.run.run_id for step in self._steps.values() if step.violated]
+
+    def is_busy(self) -> bool:
+        """Something is on its way out that time alone will finish."""
+        return any(not step.violated for step in self._steps.values()) or self.is_reading()
+
+    def is_reading(self) -> bool:
+        """A close-out may still be reading spool files."""
+        self._abandoned = [job for job in self._abandoned if not job.done()]
+        return bool(self._abandoned) or any(step.job is not None for step in self._steps.values())
+
+    def begin(self, partition: int, run: RunState) -> None:
+        """Start closing a settled run; a run already on its way stays there."""
+        if (partition, run.run_id) in self._steps:
+            return
+        for aggregate, reason in refused(run):
+            self._dead_letters.send(self._book.spool.read_record(partition, run, aggregate.span), reason)
+        step = self._steps[partition, run.run_id] = _Step(partition, run)
+        self._submit(step)
+
+    def forget(self, partition: int) -> None:
+        """Give up on a partition's runs; jobs that run on find their files as long as `is_reading`."""
+        for _, run_id in [key for key in self._steps if key[0] == partition]:
+            self.forget_run(partition, run_id)
+
+    def forget_run(self, partition: int, run_id: str) -> None:
+        """Give up on one run."""
+        step = self._steps.pop((partition, run_id), None)
+        if step is not None and step.job is not None and not step.job.cancel():
+            self._abandoned.append(step.job)
+
+    def advance(self, owned: Collection[int]) -> list[Path]:
+        """Move every run of an owned partition as far as it goes.
+
+        Returns:
+            Folders of forgotten runs, to be removed once no checkpoint lists them.
+
+        Raises:
+            SpoolError: the local state is damaged.
+            BrokerError: a dead letter or receipt was refused for good.
+        """
+        acknowledged = self._outbound.acknowledged()
+        folders = []
+        for key, step in list(self._steps.items()):
+            if step.again_at is not None and self._clock() >= step.again_at:
+                step.again_at = None
+                self._submit(step)
+            if step.job is not None and step.job.done():
+                self._finish(step)
+            if step.receipt is None or step.partition not in owned:
+                continue
+            if step.receipt_ticket == 0 and acknowledged >= step.letters:
+                step.receipt_ticket = self._receipts.send(step.partition, step.receipt)
+            elif step.receipt_ticket and acknowledged >= step.receipt_ticket:
+                self._receipts.remember(step.partition, step.receipt)
+                folders.append(self._book.drop_run(step.partition, step.run))
+                del self._steps[key]
+        return folders
+
+    def _submit(self, step: _Step) -> None:
+        spooled = self._book.spooled(step.partition, step.run)
+        step.job = self._executor.submit(close_out, spooled, self._tools)
+
+    def _finish(self, step: _Step) -> None:
+        job, step.job = step.job, None
+        assert job is not None
+        run = step.run
+        try:
+            closed = job.result()
+        except DeterminismError as error:
+            step.violated = True
+            _log.error("determinism_violation", run_id=run.run_id, reason=str(error))
+            return
+        except OSError as error:
+            step.again_at = self._clock() + RETRY_AFTER_S
+            _log.error("close_out_failed", run_id=run.run_id, reason=str(error), again_in_s=RETRY_AFTER_S)
+            return
+        assert run.samples_cut is not None
+        assert run.aggregates_cut is not None
+        step.letters = self._outbound.sent
+        step.receipt = Receipt(
+            group=self._group,
+            run_id=run.run_id,
+            status=closed.status,
+            samples=TopicCut(self._topic_ids.get(self._topics.samples, ""), run.samples_cut.offset),
+            aggregates=TopicCut(self._topic_ids.get(self._topics.aggregates, ""), run.aggregates_cut.offset),
+            stem=closed.stem,
+            results=closed.results,
+            sha256=closed.sha256,
+        )
+        _log.info(
+            "run_closed", run_id=run.run_id, status=closed.status, results=closed.results, rows=closed.rows, bytes=closed.size
+        )

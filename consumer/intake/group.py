@@ -1,0 +1,173 @@
+"""The consumer group over kafka-python: `consumer.intake.source.Source` for a real (or the embedded) broker.
+
+What kafka-python 3.0 makes us do, and where it is done: rebalance listeners run on the client's I/O thread and may not block,
+so the listener only parks what it was given (seek, pause) and notes it; eager assignment keeps positions of partitions
+that stay, so every partition is sought explicitly, every time (`start`); `poll(0)` costs thread hops, so the poll waits.
+"""
+
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
+from kafka import TopicPartition as KafkaTopicPartition
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import (
+    CommitFailedError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnsupportedCodecError,
+)
+
+from consumer.errors import BrokerError
+from consumer.intake.resume import Committed, TopicEnds
+from consumer.intake.source import Assigned, Assignment, CommitRefused, Lost
+from consumer.kafka_client import Connection, broker_errors
+from consumer.settings import Settings
+from consumer.vocabulary import Record, TopicPartition
+
+_REQUEST_TIMEOUT_MS = 30_000
+
+# The mock cluster's group settles in 5 s with these and in 29 s with the defaults.
+_EMBEDDED_SESSION = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 500}
+
+
+class _Parking(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python ships no types
+    """Notes assignments and parks what was given. Runs on the client's I/O thread: nothing here may block."""
+
+    def __init__(self) -> None:
+        self.consumer: Any = None
+        self.noted: deque[Assignment] = deque()
+
+    def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
+        for partition in assigned:
+            # Any position keeps poll() from looking for one (the reset policy is none); it is not read from.
+            self.consumer.seek(partition, 0)
+        if assigned:
+            self.consumer.pause(*assigned)
+        self.noted.append(Assigned(frozenset(partition.partition for partition in assigned)))
+
+    def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
+        self.noted.append(Lost(frozenset(partition.partition for partition in revoked)))
+
+
+class GroupSource:
+    """A member of the group `settings.group` on the input topics."""
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        session = {
+            "session_timeout_ms": settings.session_timeout_ms,
+            "heartbeat_interval_ms": max(500, settings.session_timeout_ms // 15),
+        }
+        if connection.embedded:
+            session = _EMBEDDED_SESSION
+        self._topics = settings.topics.inputs
+        self._poll_timeout_ms = settings.poll_timeout_ms
+        with broker_errors(f"joining the group {settings.group}"):
+            self._consumer = KafkaConsumer(
+                **connection.settings,
+                **session,
+                group_id=settings.group,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                isolation_level="read_committed",
+                # Range gives partition p of every topic to one member, as long as counts are equal.
+                partition_assignment_strategy=[RangePartitionAssignor],
+                max_poll_records=settings.poll_records_max,
+            )
+        self._listener = _Parking()
+        self._listener.consumer = self._consumer
+        self._consumer.subscribe(topics=list(self._topics), listener=self._listener)
+
+    def poll(self) -> Sequence[Record]:
+        """Records of started partitions; waits at most `poll_timeout_ms`.
+
+        Raises:
+            BrokerError: what polling again does not mend: a codec is missing, an offset is gone, rights are lacking.
+        """
+        try:
+            batches = self._consumer.poll(timeout_ms=self._poll_timeout_ms)
+        except UnsupportedCodecError as error:
+            raise BrokerError(f"records are compressed with a codec that is not installed: {error}") from error
+        except KafkaError as error:
+            if error.retriable:
+                return ()
+            raise BrokerError(f"reading failed: {error}") from error
+        return [
+            Record(one.topic, one.partition, one.offset, one.timestamp, one.key, one.value, one.headers)
+            for records in batches.values()
+            for one in records
+        ]
+
+    def assignments(self) -> Sequence[Assignment]:
+        """What changed since the last call."""
+        noted = []
+        while self._listener.noted:
+            noted.append(self._listener.noted.popleft())
+        return noted
+
+    def committed(self, partition: int) -> Mapping[str, Committed | None]:
+        """What the group committed, per input topic."""
+        found: dict[str, Committed | None] = {}
+        with broker_errors("reading committed offsets"):
+            for topic in self._topics:
+                one = self._consumer.committed(
+                    KafkaTopicPartition(topic, partition), metadata=True, timeout_ms=_REQUEST_TIMEOUT_MS
+                )
+                found[topic] = None if one is None or one.offset < 0 else Committed(one.offset, one.metadata or "")
+        return found
+
+    def ends(self, partitions: Collection[int]) -> Mapping[TopicPartition, TopicEnds]:
+        """First readable offset and end of each topic-partition."""
+        wanted = [KafkaTopicPartition(topic, partition) for topic in self._topics for partition in partitions]
+        if not wanted:
+            return {}
+        with broker_errors("reading the ends of the log"):
+            beginnings = self._consumer.beginning_offsets(wanted)
+            ends = self._consumer.end_offsets(wanted)
+        return {
+            TopicPartition(one.topic, one.partition): TopicEnds(beginnings[one], ends[one]) for one in wanted
+        }
+
+    def start(self, partition: int, offsets: Mapping[str, int]) -> None:
+        """Seek and let flow."""
+        for topic, offset in offsets.items():
+            self._consumer.seek(KafkaTopicPartition(topic, partition), offset)
+        self._consumer.resume(*(KafkaTopicPartition(topic, partition) for topic in offsets))
+
+    def position(self, partition: int) -> Mapping[str, int]:
+        """Next offsets."""
+        with broker_errors("reading positions"):
+            return {
+                topic: self._consumer.position(KafkaTopicPartition(topic, partition), timeout_ms=_REQUEST_TIMEOUT_MS)
+                for topic in self._topics
+            }
+
+    def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+        """Commit all of `offsets` in one request.
+
+        Raises:
+            CommitRefused: the group did not take it.
+        """
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(
+                {
+                    KafkaTopicPartition(*partition): OffsetAndMetadata(one.offset, one.metadata, -1)
+                    for partition, one in offsets.items()
+                },
+                timeout_ms=_REQUEST_TIMEOUT_MS,
+            )
+        except (CommitFailedError, RebalanceInProgressError) as error:
+            raise CommitRefused(str(error)) from error
+        except KafkaError as error:
+            if error.retriable:
+                raise CommitRefused(str(error)) from error
+            raise BrokerError(f"committing offsets failed: {error}") from error
+
+    def close(self) -> None:
+        """Leave the group."""
+        with broker_errors("leaving the group"):
+            self._consumer.close(autocommit=False)

@@ -1,0 +1,95 @@
+"""What the worker itself writes to Kafka: dead letters and receipts, acknowledged in order.
+
+Invariants: `acknowledged` never counts a record whose predecessor is not acknowledged; a refusal is raised, never dropped.
+"""
+
+from collections import deque
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from consumer.errors import BrokerError
+from consumer.kafka_client import Connection, broker_errors
+
+# The largest dead letter is the largest record that some producer could send: let the broker decide, not the client.
+_REQUEST_BYTES_MAX = 256 * 1024 * 1024
+
+
+class Outbound:
+    """One producer and the records it has not been thanked for yet. One thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        options: dict[str, Any] = {} if connection.embedded else {"enable_idempotence": True}
+        with broker_errors("starting a producer"):
+            self._producer = KafkaProducer(
+                **connection.settings,
+                **options,
+                acks="all",
+                linger_ms=5,
+                max_request_size=_REQUEST_BYTES_MAX,
+            )
+        self._pending: deque[tuple[str, Any]] = deque()
+        self._sent = 0
+        self._acknowledged = 0
+
+    @property
+    def sent(self) -> int:
+        """Records handed over so far: the ticket of the last one."""
+        return self._sent
+
+    @property
+    def pending(self) -> int:
+        """Records not yet acknowledged."""
+        return len(self._pending)
+
+    def send(
+        self,
+        topic: str,
+        *,
+        key: bytes,
+        value: bytes,
+        headers: list[tuple[str, bytes]] | None = None,
+        partition: int | None = None,
+    ) -> int:
+        """Hand over one record.
+
+        Returns:
+            Its ticket: once `acknowledged` reaches it, the record is durable.
+
+        Raises:
+            BrokerError: the client refuses it.
+        """
+        with broker_errors(f"writing to {topic}"):
+            future = self._producer.send(topic, key=key, value=value, headers=headers or [], partition=partition)
+        self._pending.append((topic, future))
+        self._sent += 1
+        return self._sent
+
+    def acknowledged(self) -> int:
+        """The highest ticket up to which everything is durable.
+
+        Raises:
+            BrokerError: the broker refused a record for good. Stop: nothing may pass what it stands for.
+        """
+        while self._pending and self._pending[0][1].is_done:
+            topic, future = self._pending.popleft()
+            if future.failed():
+                raise BrokerError(f"Kafka did not take a record for {topic}: {future.exception}") from future.exception
+            self._acknowledged += 1
+        return self._acknowledged
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything sent was acknowledged or refused.
+
+        Raises:
+            BrokerError: it took too long.
+        """
+        try:
+            self._producer.flush(timeout=timeout_s)
+        except KafkaError as error:
+            raise BrokerError(f"Kafka did not acknowledge within {timeout_s:g} s: {error}") from error
+
+    def close(self) -> None:
+        """End it; what is not acknowledged is not waited for long."""
+        self._producer.close(timeout=5)
