@@ -4,9 +4,10 @@ Owns: the addresses' grammar, the decision embedded or real, what kafka-python m
 questions that are asked outside a consumer or producer (partition counts, topic ids, end offsets).
 
 The embedded broker (`consumer.broker.embedded`) cannot negotiate versions with kafka-python, so its clients
-carry ``api_version``; a client of a real cluster never does. They are told apart by what the broker says, not by
-what it fails to say: the cluster id, which only librdkafka's mock begins with ``mockCluster``. So a real broker
-that is slow or still starting is never taken for an embedded one. Only loopback addresses are asked in that way.
+carry ``api_version``; a client of a real cluster never does. They are told apart by what the broker says, not
+by what it fails to say: the cluster id, which only librdkafka's mock begins with ``mockCluster``. So a real
+broker that is slow or still starting is never taken for an embedded one. Only loopback addresses are asked in
+that way.
 
 Only this module, `consumer.intake` and `consumer.publish.producer` import kafka.
 """
@@ -128,7 +129,7 @@ def broker_errors(doing: str) -> Iterator[None]:
 
 @contextmanager
 def admin(connection: Connection) -> Iterator[KafkaAdminClient]:
-    """A client for questions about topics, closed at the end. It raises kafka's own errors: see `broker_errors`."""
+    """A client for questions about topics, closed at the end; raises kafka's own errors (`broker_errors`)."""
     client = _admin_client(connection.settings)
     try:
         yield client

@@ -1,8 +1,9 @@
 """One single-node KRaft Kafka as a child process.
 
-Owns the JVM and its data folder. Invariant: no JVM outlives its owner. `stop` and `kill` reap it; an owner that dies
-without them (SIGKILL, Ctrl-C in the wrong moment) takes it along, because the kernel kills the JVM with its parent.
-The JVM is in a session of its own, so that a Ctrl-C meant for pytest lets pytest end it in order.
+Owns the JVM and its data folder. Invariant: no JVM outlives its owner. `stop` and `kill` reap it; an owner
+that dies without them (SIGKILL, Ctrl-C in the wrong moment) takes it along, because the kernel kills the JVM
+with its parent. The JVM is in a session of its own, so that a Ctrl-C meant for pytest lets pytest end it in
+order.
 
 Trade-off: the kernel's signal follows the *thread* that started the JVM. Start brokers from the main thread.
 """
@@ -28,8 +29,9 @@ START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 30
 STARTED = b"Kafka Server started"
 
-# PR_SET_PDEATHSIG survives exec, so a few lines of Python that become Java do without preexec_fn, which is not safe
-# (and warns) in a process with threads. The parent may be gone before the call: then nobody would be left to tell.
+# PR_SET_PDEATHSIG survives exec, so a few lines of Python that become Java do without preexec_fn, which is
+# not safe (and warns) in a process with threads. The parent may be gone before the call: then nobody would be
+# left to tell.
 _BECOME_JAVA = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -71,8 +73,8 @@ def answers(port: int) -> bool:
 class RealKafka:
     """A broker: `with RealKafka(folder) as kafka: … kafka.bootstrap …`.
 
-    Topics are not created by use, group rebalances start without delay, and a data folder can be started again, by this
-    object (`restart`, or `kill` then `start`) or by a later one with the same folder and port.
+    Topics are not created by use, group rebalances start without delay, and a data folder can be started
+    again, by this object (`restart`, or `kill` then `start`) or by a later one with the same folder and port.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """What a real Kafka needs on this machine: Java 17 or newer, Maven, and the jars that Maven fetches once.
 
-Owns `.kafka/libs-VERSION/` at the root of the checkout. The folder appears by one rename, so it is complete or absent,
-also when two test runs fetch at a time.
+Owns `.kafka/libs-VERSION/` at the root of the checkout. The folder appears by one rename, so it is complete
+or absent, also when two test runs fetch at a time.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The broker of `make kafka`: it outlives the command that starts it, and is found again by its port.
 
-Owns `.kafka/server-PORT/`, where `pid` names the JVM. A pid alone proves nothing (numbers are used again), so the
-process's command line must name this folder too.
+Owns `.kafka/server-PORT/`, where `pid` names the JVM. A pid alone proves nothing (numbers are used again), so
+the process's command line must name this folder too.
 """
 
 import contextlib
