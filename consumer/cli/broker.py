@@ -18,7 +18,7 @@ def command() -> None:
     """Run the embedded broker in the foreground, until Ctrl-C or SIGTERM.
 
     The first line on stdout is bootstrap=127.0.0.1:PORT, with a free port. Everything is in memory and gone
-    at the end. For trying things out, never for results that matter: past a few MiB it drops records silently.
+    at the end. For trying things out, not for results that matter: past a few MiB it drops records silently.
     """
     # Blocked before the broker starts: its threads inherit that, and no signal gets lost.
     ending = {signal.SIGINT, signal.SIGTERM}

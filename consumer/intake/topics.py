@@ -31,7 +31,7 @@ INPUT_BYTES_MAX = 8 * 1024 * 1024
 """`max.message.bytes` of inputs made here: a batch of long answers passes Kafka's default of 1 MiB."""
 
 DEAD_LETTER_BYTES_MAX = 64 * 1024 * 1024
-"""`max.message.bytes` of dead letters made here. Wide: a dead letter may compress worse than its batch did."""
+"""`max.message.bytes` of dead letters made here. Wide: a dead letter may compress worse than its batch."""
 
 _BROKER_DEFAULT = -1
 
@@ -105,7 +105,12 @@ class _Found(Struct, frozen=True):
     config: dict[str, str]
 
 
-def _purposes(names: Topics) -> dict[str, Purpose]:
+def purposes_of(names: Topics) -> dict[str, Purpose]:
+    """What each topic is for, inputs first.
+
+    Raises:
+        UsageError: two purposes share one topic.
+    """
     purposes: dict[str, Purpose] = dict.fromkeys(names.inputs, "input")
     others: tuple[tuple[str, Purpose], ...] = (
         (names.receipts, "receipts"),
