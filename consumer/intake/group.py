@@ -64,7 +64,7 @@ class GroupSource:
         self._topics = settings.topics.inputs
         self._poll_timeout_ms = settings.poll_timeout_ms
         with broker_errors(f"joining the group {settings.group}"):
-            self._consumer = KafkaConsumer(
+            self._consumer: Any = KafkaConsumer(
                 **connection.settings,
                 **session,
                 group_id=settings.group,
@@ -76,6 +76,9 @@ class GroupSource:
                 partition_assignment_strategy=[RangePartitionAssignor],
                 max_poll_records=settings.poll_records_max,
             )
+            for topic in self._topics:
+                # A leader without metadata skips the topic silently, and a rebalance later everything moves.
+                self._consumer.partitions_for_topic(topic)
         self._listener = _Parking()
         self._listener.consumer = self._consumer
         self._consumer.subscribe(topics=list(self._topics), listener=self._listener)
