@@ -16,7 +16,7 @@ from consumer.report.verify import Advance, PublishedRun, find_results, read_run
 @click.command(name="verify")
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path))
 def command(paths: tuple[Path, ...]) -> None:
-    r"""Recompute every hash, count and identity of published runs.
+    """Recompute every hash, count and identity of published runs.
 
     PATH is a results JSON of evalsink, or a folder, searched for them. Every run that is as it says gets a
     line; the first difference ends the command with exit code 1 and is named on stderr: file, expected,
@@ -25,7 +25,7 @@ def command(paths: tuple[Path, ...]) -> None:
     \b
     Example:
       evalsink verify output/
-    """
+    """  # noqa: D301 - click wants the control character, not the two letters
     runs = rows = size = 0
     for path in find_results(paths):
         run = read_run(path)
