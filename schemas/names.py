@@ -1,32 +1,44 @@
 """Names and paths of published files, as pure functions of what producers sent.
 
-Owns: lmms-eval's and lm-eval's naming rules, and the safety on top of them. Invariants: whatever comes in, what goes
-out is one path component, never hidden, never ``.`` or ``..``, without control or direction characters, at most
-`MAX_COMPONENT_BYTES` long; names that the harness's own rule leaves safe are that rule's names, unchanged; a name that had
-to be changed for safety carries 8 hex of the original's hash, so two names never meet.
+Owns: lmms-eval's and lm-eval's naming rules, and the safety on top of them. Invariants: whatever comes in,
+what goes out is one path component, never hidden, never ``.`` or ``..``, without separators, control or
+direction characters, and within its bytes; names that the harness's own rule leaves harmless are that rule's
+names, unchanged; any other carries 8 hex of its sha256. Tasks of one run never meet in one file, whatever they
+are called, as long as those 8 hex differ; models may share a folder, since its files bear their run's hash.
 
-Sources: lmms-eval ``utils.sanitize_model_name``, ``loggers/evaluation_tracker.py``; lm-eval ``utils.sanitize_model_name``.
+Sources: lmms-eval ``utils.sanitize_model_name``, ``loggers/evaluation_tracker.py``; lm-eval
+``utils.sanitize_model_name``.
 """
 
 import hashlib
 import re
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from msgspec import Struct
 
 from schemas.events import Harness
 
-MAX_COMPONENT_BYTES = 120
+MAX_COMPONENT_BYTES: Final = 120
 """File systems end at 255 bytes a component: stem and task each stay well below the half of it."""
 
-MAX_DATE_BYTES = 48
+MAX_DATE_BYTES: Final = 48
 
-PARTIAL_FOLDER = "partial"
+PARTIAL_FOLDER: Final = "partial"
 """Provisional runs lie here, below the output folder: no model folder may bear this name."""
 
 _HARNESS_UNSAFE = re.compile(r"[\"<>:/\|\\?\*\[\]]+")
-_RESERVED = frozenset({PARTIAL_FOLDER})
+
+# A folder named like a published file could take that file's place where an empty model name puts it.
+_NO_MODEL_FOLDER = re.compile(rf"{PARTIAL_FOLDER}|.*\.(json|jsonl|md)", re.IGNORECASE)
+
+# A name that looks hashed is hashed again, so that no crafted task meets another's safe name.
+_LOOKS_HASHED = re.compile(r".*-[0-9a-f]{8}")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_TIMESTAMP_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, beyond which dates cannot be written."""
 
 
 def hash8(text: str) -> str:
@@ -39,19 +51,26 @@ def _is_unsafe(char: str) -> bool:
     return char in "/\\" or unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
-def safe_component(name: str, *, max_bytes: int = MAX_COMPONENT_BYTES) -> str:
+def safe_component(
+    name: str, *, max_bytes: int = MAX_COMPONENT_BYTES, taken: re.Pattern[str] | None = None
+) -> str:
     """`name` as one path component; unchanged where it already is a harmless one.
 
-    Otherwise unsafe characters become ``_``, the name is cut to `max_bytes` of UTF-8, and ``-`` with 8 hex of the
-    original's sha256 is appended.
+    Otherwise unsafe characters become ``_``, the name is cut to `max_bytes` of UTF-8, and ``-`` with 8 hex of
+    the original's sha256 is appended.
+
+    Args:
+        name: Any text, the empty one too.
+        max_bytes: Longest result, more than 9 bytes.
+        taken: Harmless names that match this wholly count as unsafe too.
     """
     cleaned = "".join("_" if _is_unsafe(char) else char for char in name).strip().rstrip(".")
     if cleaned.startswith((".", "-", "~")):
         cleaned = "_" + cleaned[1:]
-    if cleaned == name and name and name.lower() not in _RESERVED and len(name.encode()) <= max_bytes:
+    is_taken = taken is not None and taken.fullmatch(name) is not None
+    if cleaned == name and name and not is_taken and len(name.encode()) <= max_bytes:
         return name
-    room = max_bytes - 9
-    head = cleaned.encode("utf-8", "replace")[:room].decode("utf-8", "ignore").strip() or "_"
+    head = cleaned.encode()[: max_bytes - 9].decode("utf-8", "ignore").rstrip() or "_"
     return f"{head}-{hash8(name)}"
 
 
@@ -64,12 +83,14 @@ def sanitize_model_name(model_name: str, harness: Harness) -> str:
 
 def model_folder(model_name: str, harness: Harness) -> str:
     """Folder of a model below the output folder; "" for an empty name: the output folder itself."""
-    return safe_component(sanitize_model_name(model_name, harness)) if model_name else ""
+    return (
+        safe_component(sanitize_model_name(model_name, harness), taken=_NO_MODEL_FOLDER) if model_name else ""
+    )
 
 
 def default_date(timestamp_ms: int, harness: Harness) -> str:
     """The stamp of a run whose date nobody sent, from a Kafka timestamp (ms since the epoch), in UTC."""
-    moment = datetime.fromtimestamp(max(0, timestamp_ms) / 1000, tz=UTC)
+    moment = _EPOCH + timedelta(milliseconds=min(max(0, timestamp_ms), _LAST_TIMESTAMP_MS))
     return moment.strftime("%Y%m%d_%H%M%S" if harness == "lmms-eval" else "%Y-%m-%dT%H-%M-%S.%f")
 
 
@@ -103,7 +124,7 @@ class RunFiles(Struct, frozen=True):
 
     def samples(self, task: str) -> str:
         """File name of the samples of `task`."""
-        safe = safe_component(task)
+        safe = safe_component(task, taken=_LOOKS_HASHED)
         if self.harness == "lmms-eval":
             return f"{self.stem}_samples_{safe}.jsonl"
         return f"samples_{safe}_{self.stem}.jsonl"
