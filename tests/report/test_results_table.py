@@ -114,9 +114,9 @@ few_slow_examples = settings(max_examples=40, deadline=None, suppress_health_che
 
 @few_slow_examples
 @given(result_files, st.booleans())
-def test_any_results_render_as_a_table_with_one_line_for_each_metric(results, version_column):
+def test_any_results_render_as_a_table(results, version_column):
     text = render(results, version_column=version_column)
-    assert text.startswith("|Tasks")
+    assert text.split("|")[1].strip() == "Tasks"
     assert text.endswith("|\n")
 
 
