@@ -21,7 +21,7 @@ def _syncfs() -> Callable[[int], int] | None:
     except (OSError, AttributeError):
         return None
     call.argtypes, call.restype = [ctypes.c_int], ctypes.c_int
-    return call  # type: ignore[no-any-return]  # ctypes functions are untyped
+    return call
 
 
 class Disk:

@@ -47,7 +47,7 @@ class Outbound:
         self,
         topic: str,
         *,
-        key: bytes,
+        key: bytes | None,
         value: bytes,
         headers: list[tuple[str, bytes]] | None = None,
         partition: int | None = None,
