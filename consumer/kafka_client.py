@@ -29,9 +29,10 @@ from kafka.net.compat import KafkaNetClient
 from msgspec import Struct
 
 from consumer.errors import BrokerError, UsageError
+from consumer.telemetry.logs import logger
 from consumer.vocabulary import TopicPartition
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 EMBEDDED_API_VERSION = (2, 3)
 """The newest protocol level at which kafka-python and librdkafka's mock cluster understand each other."""
@@ -103,7 +104,7 @@ def connect(brokers: str, *, timeout_s: float = 10) -> Connection:
     attempt_s = _FIRST_ATTEMPT_S if loopback else timeout_s
     while time.monotonic() < deadline:
         if loopback and _cluster_id(pinned, attempt_s, deadline).startswith(_EMBEDDED_CLUSTER_ID):
-            log.info("embedded broker at %s: clients get api_version=%s", brokers, EMBEDDED_API_VERSION)
+            log.info("embedded_broker_found", brokers=brokers, api_version=EMBEDDED_API_VERSION)
             return Connection(brokers, embedded=True, settings=pinned)
         if _cluster_id(settings, attempt_s, deadline):
             return Connection(brokers, embedded=False, settings=settings)
