@@ -7,17 +7,18 @@ Refuses: a file that is not any more what it was when its rows were found.
 """
 
 import bisect
+import contextlib
 import math
 import os
 from collections import OrderedDict
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from consumer.errors import EvalsinkError
-from consumer.publish.rows import RowTable, SamplesFile, usable_doc_id
+from consumer.publish.rows import RowTable, SamplesFile, usable_doc_id, value_of
 from consumer.publish.strict import repair
 from schemas.events import Sample
 
@@ -42,7 +43,6 @@ BASE_KEYS = frozenset(
 OPEN_FILES = 64
 
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode = msgspec.json.decode
 
 
 def to_sample(row: bytes, place: int) -> Sample:
@@ -57,7 +57,7 @@ def to_sample(row: bytes, place: int) -> Sample:
     except msgspec.DecodeError:
         row, _ = repair(row)
         fields = _decode_fields(row)
-    doc_id = usable_doc_id(_decode(fields["doc_id"])) if "doc_id" in fields else None
+    doc_id = usable_doc_id(value_of(fields.get("doc_id", UNSET)))
     return Sample(doc_id=place if doc_id is None else doc_id, row=Raw(row), scores=scores(fields))
 
 
@@ -66,7 +66,7 @@ def scores(fields: dict[str, Raw]) -> dict[str, float | list[float]]:
 
     Metrics are what ``metrics`` of the row names (lm-eval), else every key that is not one of `BASE_KEYS`.
     """
-    named: Any = _decode(fields["metrics"]) if "metrics" in fields else None
+    named = value_of(fields.get("metrics", UNSET))
     names = named if isinstance(named, list) else [name for name in fields if name not in BASE_KEYS]
     found: dict[str, float | list[float]] = {}
     for name in names:
@@ -74,12 +74,10 @@ def scores(fields: dict[str, Raw]) -> dict[str, float | list[float]]:
         # The first byte tells a number or boolean, so that long texts are not decoded to be thrown away.
         if raw is None or bytes(memoryview(raw)[:1]) not in b"-0123456789tf":
             continue
-        try:
-            number = float(_decode(raw))
-        except OverflowError:  # an integer of more than 308 digits
-            continue
-        if math.isfinite(number):
-            found[name] = number
+        with contextlib.suppress(OverflowError):  # an integer beyond a float's range
+            number = value_of(raw)
+            if number is not None and math.isfinite(number):
+                found[name] = float(number)
     return found
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from consumer.errors import EvalsinkError
 from consumer.publish.strict import repair
@@ -90,11 +90,19 @@ class RowTable(Struct):
 class Head(Struct, gc=False):
     """What identifies a row, as it stands there."""
 
-    doc_id: Any = UNSET
-    filter: Any = None
+    doc_id: Raw | UnsetType = UNSET
+    filter: Raw | UnsetType = UNSET
 
 
 _decode_head = msgspec.json.Decoder(Head).decode
+
+
+def value_of(raw: Raw | UnsetType) -> Any:
+    """A JSON value decoded; None if absent, or a number beyond a float's range (it is valid JSON)."""
+    try:
+        return None if raw is UNSET else msgspec.json.decode(raw)
+    except msgspec.ValidationError:
+        return None
 
 
 def scan_rows(
@@ -169,12 +177,12 @@ class _TaskScan:
 
     def _add(self, head: Head, offset: int, length: int) -> None:
         table = self._table
-        doc_id = usable_doc_id(head.doc_id)
+        doc_id = usable_doc_id(value_of(head.doc_id))
         if doc_id is None:
             table.unnumbered += 1
             doc_id = len(table) - self._first_row
         document = self.documents.setdefault(doc_id, len(self.documents))
-        stream = self.filters.setdefault(self._filter(head.filter, document), len(self.filters))
+        stream = self.filters.setdefault(self._filter(value_of(head.filter), document), len(self.filters))
         shard = document % len(table.distinct)
         if (identity := stream << 40 | document) in self._seen:
             table.repeated += 1
