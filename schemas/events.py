@@ -3,8 +3,8 @@
 Every event names its ``type`` and its ``run_id``; the record's key is the UTF-8 ``run_id``. Unknown fields
 are ignored, new fields come with defaults, so old and new producers and workers mix freely.
 
-Two topics carry them: ``eval.samples`` takes everything but aggregates, so that the end of a shard follows its
-rows in one partition; ``eval.aggregates`` takes aggregates. The two may be one topic.
+Two topics carry them: ``eval.samples`` takes everything but aggregates, so that the end of a shard follows
+its rows in one partition; ``eval.aggregates`` takes aggregates. The two may be one topic.
 
 Parts that evalsink hands on untouched are `msgspec.Raw`: bytes of one JSON value, neither decoded nor
 re-encoded. `Raw` checks JSON syntax but neither that a value is an object nor that its strings are UTF-8; the
@@ -44,6 +44,7 @@ Cluster = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | str | None
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 RawObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+RawObjectOrNull = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 RawAny = Annotated[Raw, Meta(extra_json_schema={"description": "Any JSON value, handed on as it is."})]
 
 Harness = Literal["lmms-eval", "lm-eval"]
@@ -94,7 +95,13 @@ class RunStarted(Struct, frozen=True, tag_field="type", tag="run_started"):
 
 
 class Samples(Struct, frozen=True, tag_field="type", tag="samples"):
-    """Rows of one (run, task, filter): 1 to N of them, so that Kafka's cost per record is paid per batch."""
+    """Rows of one (run, task, filter): 1 to N of them, so that Kafka's cost per record is paid per batch.
+
+    Attributes:
+        task: As the harness names it; the file is named after it.
+        samples: The rows. A bad one is rejected alone; its neighbours are kept.
+        filter: The harness's filter pipeline whose answers these are.
+    """
 
     run_id: RunId
     task: str
@@ -109,13 +116,14 @@ class Aggregate(Struct, frozen=True, tag_field="type", tag="aggregate"):
     """A task's metrics as the evaluator computed them; sent before its shard's end event.
 
     Attributes:
+        task: Task or group of tasks.
         results: ``results[task]`` verbatim, ``alias`` included.
         config: ``configs[task]``; like all that follow, absent means: not written.
         version: ``versions[task]``.
         n_shot: ``n-shot[task]``.
         higher_is_better: ``higher_is_better[task]``.
         n_samples: ``n-samples[task]``.
-        group: ``groups[task]``, for a group of tasks that has metrics of its own.
+        group: ``groups[task]``, for a group of tasks that has metrics of its own. null: none.
     """
 
     run_id: RunId
@@ -128,7 +136,7 @@ class Aggregate(Struct, frozen=True, tag_field="type", tag="aggregate"):
     n_shot: RawAny | UnsetType = UNSET
     higher_is_better: RawAny | UnsetType = UNSET
     n_samples: RawAny | UnsetType = UNSET
-    group: RawAny | UnsetType = UNSET
+    group: RawObjectOrNull | UnsetType = UNSET
 
 
 class RunEnded(Struct, frozen=True, tag_field="type", tag="run_ended"):
@@ -156,8 +164,12 @@ class RunEnded(Struct, frozen=True, tag_field="type", tag="run_ended"):
 class RunExpired(Struct, frozen=True, tag_field="type", tag="run_expired"):
     """A worker's decision that nothing more will come, written into the log before it is acted on.
 
-    It takes effect at its own offset, and only if `last` is still the offset of the run's last record before it in
-    that topic (-1: none). It is no record of the run itself.
+    It takes effect at its own offset, and only if `last` is still the offset of the run's last record before
+    it in that topic. It is no record of the run itself.
+
+    Attributes:
+        last: Offset of the run's last record in this topic; -1: none.
+        reason: Why, for people.
     """
 
     run_id: RunId

@@ -3,8 +3,8 @@
 Owns: lmms-eval's and lm-eval's naming rules, and the safety on top of them. Invariants: whatever comes in,
 what goes out is one path component, never hidden, never ``.`` or ``..``, without separators, control or
 direction characters, and within its bytes; names that the harness's own rule leaves harmless are that rule's
-names, unchanged; any other carries 8 hex of its sha256. Tasks of one run never meet in one file, whatever they
-are called, as long as those 8 hex differ; models may share a folder, since its files bear their run's hash.
+names, unchanged; any other carries 8 hex of its sha256. Tasks of one run never meet in one file, whatever
+they are called, as long as those 8 hex differ; models may share a folder: its files bear their run's hash.
 
 Sources: lmms-eval ``utils.sanitize_model_name``, ``loggers/evaluation_tracker.py``; lm-eval
 ``utils.sanitize_model_name``.
