@@ -62,7 +62,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     batch_size: int,
     config: Path | None,
 ) -> None:
-    r"""Send existing lmms-eval or lm-eval output as events.
+    """Send existing lmms-eval or lm-eval output as events.
 
     PATH is a folder, searched for results files, or one results file. Every results file with the samples
     files beside it is a run. Rows are sent byte for byte; the original's date stays. The run ids go to
@@ -76,7 +76,7 @@ def command(  # noqa: PLR0917 - click passes them by name
       evalsink topics --brokers 127.0.0.1:9092
       evalsink publish logs/ --brokers 127.0.0.1:9092 --shards 4 --shuffle 7 --duplicate 0.05
       evalsink worker --brokers 127.0.0.1:9092 --output out --state state --exit-when-idle 5
-    """
+    """  # noqa: D301 - click wants a real backspace: it keeps the lines after it apart
     settings = load(flags={"brokers": brokers}, config=config)
     found = find_outputs(path)
     for notice in found.notices:
