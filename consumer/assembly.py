@@ -63,7 +63,7 @@ def worker(
         closing = Closing(
             book,
             Tools(
-                decode=_decode_again(settings),
+                decode=_decode_again,
                 render_table=_render_table,
                 disk=disk,
                 output=settings.output_path,
@@ -80,12 +80,12 @@ def worker(
         )
         yield Worker(
             settings,
-            GroupSource(connection, settings),
-            book,
-            outbound,
-            dead_letters,
-            receipts,
-            closing,
+            source=GroupSource(connection, settings),
+            book=book,
+            outbound=outbound,
+            dead_letters=dead_letters,
+            receipts=receipts,
+            closing=closing,
             topic_ids=ids,
             disk=disk,
             executor=executor,
@@ -120,13 +120,10 @@ def _all_topics(settings: Settings) -> list[str]:
     return list(dict.fromkeys([*topics.inputs, topics.receipts, topics.dead_letters]))
 
 
-def _decode_again(settings: Settings) -> Callable[[Record], Any]:
-    def again(record: Record) -> Any:
-        event = decode(record.value, record.key, "both")
-        assert not isinstance(event, Rejection), "an accepted record decodes again"
-        return event
-
-    return again
+def _decode_again(record: Record) -> Any:
+    event = decode(record.value, record.key, "both")
+    assert not isinstance(event, Rejection), "an accepted record decodes again"
+    return event
 
 
 def _render_table(results: dict[str, Any]) -> str:

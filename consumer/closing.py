@@ -1,8 +1,11 @@
-"""A settled run's last steps, in order: refused aggregates become dead letters, the files are published off the poll thread, all
-dead letters so far are acknowledged, the receipt is written and acknowledged, the run is forgotten.
+"""A settled run's last steps, in order.
 
-Invariants: no receipt before the files are published and the dead letters durable; a run is forgotten only after its
-receipt is acknowledged; a name taken by other bytes means no receipt: the run stays, alarmed, and pins the watermark.
+Refused aggregates become dead letters; the files are published, off the poll thread; all dead letters so far
+are acknowledged; the receipt is written and acknowledged; the run is forgotten.
+
+Invariants: no receipt before the files are published and the dead letters durable; a run is forgotten only
+after its receipt is acknowledged; a name taken by other bytes means no receipt: the run stays, alarmed, and
+pins the watermark.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -164,5 +167,10 @@ class Closing:
             sha256=closed.sha256,
         )
         _log.info(
-            "run_closed", run_id=run.run_id, status=closed.status, results=closed.results, rows=closed.rows, bytes=closed.size
+            "run_closed",
+            run_id=run.run_id,
+            status=closed.status,
+            results=closed.results,
+            rows=closed.rows,
+            bytes=closed.size,
         )

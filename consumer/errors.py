@@ -17,7 +17,10 @@ class UsageError(EvalsinkError):
 
 
 class BrokerError(EvalsinkError):
-    """Kafka cannot be reached or lacks what is needed (topics, rights). Nothing is lost; start again when it is mended."""
+    """Kafka cannot be reached or lacks what is needed (topics, rights).
+
+    Nothing is lost; start again when it is mended.
+    """
 
     exit_code = 3
 
@@ -35,10 +38,16 @@ class VerificationError(EvalsinkError):
 
 
 class SpoolError(EvalsinkError):
-    """The spool does not hold what its index says (a disk fault). The local state is to be dropped; the log rebuilds it."""
+    """The spool does not hold what its index says: a disk fault.
+
+    The local state is to be dropped; the log rebuilds it.
+    """
 
     exit_code = 4
 
 
 class DeterminismError(EvalsinkError):
-    """A published file of this name exists with other bytes. It is kept; nothing is acknowledged, somebody must look."""
+    """A published file of this name exists with other bytes.
+
+    It is kept; nothing is acknowledged; somebody must look.
+    """

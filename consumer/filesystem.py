@@ -1,7 +1,7 @@
 """The disk as evalsink uses it, in one place, so that tests can own it.
 
-Invariants: a file that bears its final name is whole and synced; a folder is synced after a name in it changed. The
-functions raise `OSError` as the system gives it and leave what was there before.
+Invariants: a file that bears its final name is whole and synced; a folder is synced after a name in it
+changed. The functions raise `OSError` as the system gives it and leave what was there before.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from pathlib import Path
 
 @functools.cache
 def _syncfs() -> Callable[[int], int] | None:
-    # One syncfs for 1,000 files takes 10 ms where 1,000 fsyncs take 220 ms; glibc has it, Python does not show it.
+    # One syncfs for 1,000 files takes 10 ms where 1,000 fsyncs take 220 ms; glibc has it, Python does not
+    # show it.
     try:
         call = ctypes.CDLL(None, use_errno=True).syncfs
     except (OSError, AttributeError):

@@ -1,7 +1,7 @@
 """Settings: one TOML file and ``EVALSINK_…`` variables, parsed once into a frozen struct.
 
-Order: a flag of the command line, then the environment, then the file, then the default. Unknown keys and values of the
-wrong kind are refused with the setting's name.
+Order: a flag of the command line, then the environment, then the file, then the default. Unknown keys and
+values of the wrong kind are refused with the setting's name.
 """
 
 import os

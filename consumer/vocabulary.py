@@ -11,7 +11,8 @@ from msgspec import Struct
 from schemas.events import Sample
 
 Role = Literal["samples", "aggregates"]
-"""What a record is for: rows and lifecycle, or aggregates. Each role has its own topic order and its own cut."""
+"""What a record is for: rows and lifecycle, or aggregates. Each role has its own topic order and its own
+cut."""
 
 
 class TopicPartition(NamedTuple):

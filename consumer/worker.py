@@ -1,8 +1,11 @@
-"""The loop of one worker: poll, step, close, checkpoint, commit. One thread polls and appends; copying and syncing happen off it.
+"""The loop of one worker: poll, step, close, checkpoint, commit.
 
-Invariants: a partition's records are looked at only after its receipts were read and its start decided; what is committed as
-watermark was first in a durable checkpoint, and every dead letter below it acknowledged; commits happen here, never in a
-rebalance callback, and after every checkpoint even when nothing changed (only a commit reveals that we were thrown out).
+One thread polls and appends; copying and syncing happen off it.
+
+Invariants: a partition's records are looked at only after its receipts were read and its start decided; what
+is committed as watermark was first in a durable checkpoint, and every dead letter below it acknowledged;
+commits happen here, never in a rebalance callback, and after every checkpoint even when nothing changed (only
+a commit reveals that we were thrown out).
 """
 
 from collections.abc import Callable, Mapping
@@ -61,13 +64,13 @@ class Worker:
     def __init__(
         self,
         settings: Settings,
+        *,
         source: Source,
         book: RunBook,
         outbound: Outbound,
         dead_letters: DeadLetters,
         receipts: Receipts,
         closing: Closing,
-        *,
         topic_ids: Mapping[str, str],
         disk: Disk,
         executor: Executor,
@@ -104,8 +107,14 @@ class Worker:
         """Ask the loop to end; safe in a signal handler."""
         self._stop = True
 
-    def run(self, *, exit_when_idle_s: float | None = None, on_tick: Callable[[], None] | None = None) -> None:
-        """Work until `stop`, or until idle for `exit_when_idle_s` seconds; then save, commit and leave the group.
+    def run(
+        self, *, exit_when_idle_s: float | None = None, on_tick: Callable[[], None] | None = None
+    ) -> None:
+        """Work until `stop` or until idle; then save, commit and leave the group.
+
+        Args:
+            exit_when_idle_s: Seconds of idleness that end it; None: only `stop` does.
+            on_tick: Called after every turn of the loop.
 
         Raises:
             EvalsinkError: what the operator must mend; nothing is lost.
@@ -178,7 +187,12 @@ class Worker:
         self._dead_letters.send(record, reason, detail, rows)  # type: ignore[arg-type]
         self.counts.dead_letters += 1
         _log.warning(
-            "dead_letter", reason=reason, detail=detail, topic=record.topic, partition=record.partition, offset=record.offset
+            "dead_letter",
+            reason=reason,
+            detail=detail,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
         )
 
     def _take_assignments(self) -> None:
@@ -295,7 +309,12 @@ class Worker:
 
     def _idle_for(self) -> float:
         """Seconds since nothing is left to do: assigned, read to the ends, nothing closing."""
-        if not self._assigned_once or self._closing.is_busy() or self._outbound.pending or not self._is_at_end():
+        if (
+            not self._assigned_once
+            or self._closing.is_busy()
+            or self._outbound.pending
+            or not self._is_at_end()
+        ):
             self._idle_since = None
             return 0.0
         now = self._clock()

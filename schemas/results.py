@@ -1,9 +1,10 @@
-"""The published results JSON: the harness's own keys in the harness's own order, then one key of ours, ``evalsink``.
+"""The published results JSON: the harness's own keys in its own order, then ``evalsink``.
 
-File format: UTF-8, strict JSON (no NaN, no Infinity), indented by 2, no newline at the end, as lmms-eval and lm-eval write
-theirs. It holds nothing of host, clock, worker or offsets: the same log gives the same bytes.
+File format: UTF-8, strict JSON (no NaN, no Infinity), indented by 2, no newline at the end, as lmms-eval and
+lm-eval write theirs. It holds nothing of host, clock, worker or offsets: the same log gives the same bytes.
 
-Sources: lmms-eval ``evaluator.py`` and ``loggers/evaluation_tracker.py``; lm-eval ``loggers/evaluation_tracker.py``.
+Sources: lmms-eval ``evaluator.py`` and ``loggers/evaluation_tracker.py``; lm-eval
+``loggers/evaluation_tracker.py``.
 """
 
 from typing import Any, Literal
@@ -92,16 +93,18 @@ class TaskEntry(Struct, frozen=True, omit_defaults=False):
         file: File name beside the results JSON; null for a task without rows.
         rows: Lines in the file.
         bytes: Its size.
-        sha256: Its hash, hex; null for a task without rows. The one to trust: ``task_hashes`` follows the harness's formula,
-            which for lmms-eval depends on the number of rows alone.
-        filters: Filter to its number of rows, in the file's order: the first `n` lines are of the first filter.
+        sha256: Its hash, hex; null for a task without rows. The one to trust: ``task_hashes`` follows the
+            harness's formula, which for lmms-eval depends on the number of rows alone.
+        filters: Filter to its number of rows, in the file's order: the first `n` lines are of the first
+            filter.
         duplicates: Rows that came again with equal bytes.
         conflicts: Rows that came again with other bytes, and lost.
         superseded: Rows of a lower attempt of the same shard that lost to a higher one.
         rejected: Distinct samples of which no readable row ever came (see dead letters).
         repaired: Published rows in which NaN, Infinity or half an emoji had to be replaced.
         scores_dropped: Published rows that came with scores or a cluster that could not be read.
-        missing: Only when rows are short. Gaps in 0..n-1 as [first, last] where all doc_ids are integers, else how many.
+        missing: Only when rows are short. Gaps in 0..n-1 as [first, last] where all doc_ids are integers,
+            else how many.
     """
 
     file: str | None = None
@@ -124,7 +127,8 @@ class Evalsink(Struct, frozen=True):
     Attributes:
         format: Version of this object.
         run_id: The run.
-        status: ``complete``; ``incomplete``: something is short or was rejected; ``failed``: given up after a shard failed.
+        status: ``complete``; ``incomplete``: something is short or was rejected; ``failed``: given up after a
+            shard failed.
         why: What is short, one sentence each; empty for a complete run.
         shards: How many shards the run had.
         aggregates_superseded: Aggregates that lost to another of their task.

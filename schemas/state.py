@@ -1,7 +1,7 @@
 """Durable shapes of a worker: checkpoint on its disk, metadata in its commits, receipts in their topic.
 
-Each names its format version; a worker that meets a newer one than it knows refuses the state (checkpoint: it is
-dropped and rebuilt from the log, which is always correct).
+Each names its format version; a worker that meets a newer one than it knows refuses the state (checkpoint: it
+is dropped and rebuilt from the log, which is always correct).
 """
 
 from typing import Literal
@@ -160,10 +160,11 @@ class PartitionState(Struct):
 
     Attributes:
         partition: Its number.
-        positions: Topic to the next offset to read: everything below is in `runs`, published, or a dead letter.
+        positions: Topic to the next offset to read: everything below is in `runs`, published, or a dead
+            letter.
         runs: Open runs by run_id.
-        tainted_below: Topic to the end of a log whose beginning was gone when this worker came; runs first seen below it,
-            and not known before, are tainted.
+        tainted_below: Topic to the end of a log whose beginning was gone when this worker came; runs first
+            seen below it, and not known before, are tainted.
     """
 
     partition: int

@@ -39,18 +39,23 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="evalsink", prog_name="evalsink")
 def cli() -> None:
     """The place where evaluation results of large models land.
 
-    Evaluators send events to Kafka; evalsink turns them into per-task JSONL, a results JSON with hashes, and a table.
-    Start with `evalsink demo`: it needs nothing but this machine.
+    Evaluators send events to Kafka; evalsink turns them into per-task JSONL, a results JSON with hashes, and
+    a table. Start with `evalsink demo`: it needs nothing but this machine.
     """
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run the command line and exit: 0 done, 1 a difference or failure, 2 a wrong call, 3 no broker, 4 state unusable."""
+    """Run the command line and exit.
+
+    Exit codes: 0 done, 1 a difference or failure, 2 a wrong call, 3 no broker, 4 state unusable.
+    """
     try:
         return cli.main(args=argv, prog_name="evalsink")
     except EvalsinkError as error:

@@ -58,7 +58,9 @@ def command(output: Path | None) -> None:
         settings = Settings(brokers=broker.bootstrap, output=str(output), state=str(Path(folder, "state")))
         topics = settings.topics
         ensure_topics(broker.bootstrap, (*topics.inputs, topics.receipts, topics.dead_letters))
-        console.print(f"Embedded broker at [bold]{broker.bootstrap}[/], run [bold]{evaluation.facts.run_id}[/]")
+        console.print(
+            f"Embedded broker at [bold]{broker.bootstrap}[/], run [bold]{evaluation.facts.run_id}[/]"
+        )
         with log.open("w") as stream, _bars(console) as bars:
             logs.configure(stream=stream)
             outbound = Outbound(connect(broker.bootstrap))
@@ -115,7 +117,9 @@ def _work(settings: Settings, bars: Progress, total: int) -> Counts:
 
 def _tree(output: Path) -> Tree:
     tree = Tree(f"[bold]{output}/[/]")
-    for folder in sorted(path for path in output.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for folder in sorted(
+        path for path in output.iterdir() if path.is_dir() and not path.name.startswith(".")
+    ):
         branch = tree.add(f"{folder.name}/")
         for file in sorted(folder.iterdir()):
             branch.add(f"{file.name}  [dim]{decimal(file.stat().st_size)}[/]")
@@ -124,9 +128,12 @@ def _tree(output: Path) -> Tree:
 
 def _account(results: dict[str, Any], dead_letters: int) -> str:
     tasks = results["evalsink"]["tasks"].values()
-    total = {name: sum(task[name] for task in tasks) for name in ("rows", "duplicates", "conflicts", "repaired")}
+    total = {
+        name: sum(task[name] for task in tasks) for name in ("rows", "duplicates", "conflicts", "repaired")
+    }
     return (
-        f"\n{total['rows']:,} rows published, {total['duplicates']} duplicates counted, {total['conflicts']} conflicts, "
+        f"\n{total['rows']:,} rows published, {total['duplicates']} duplicates counted, "
+        f"{total['conflicts']} conflicts, "
         f"{total['repaired']} rows repaired, {dead_letters} dead letters; status {results['evalsink']['status']}"
     )
 

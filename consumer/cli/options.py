@@ -14,7 +14,8 @@ def brokers() -> Decorator:
     return click.option(
         "--brokers",
         metavar="HOST:PORT[,…]",
-        help="Kafka bootstrap servers. Default: EVALSINK_BROKERS, then KAFKA_BOOTSTRAP_SERVERS, then 127.0.0.1:9092.",
+        help="Kafka bootstrap servers. "
+        "Default: EVALSINK_BROKERS, then KAFKA_BOOTSTRAP_SERVERS, then 127.0.0.1:9092.",
     )
 
 

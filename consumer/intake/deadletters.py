@@ -1,9 +1,12 @@
-"""Dead letters: what could not be taken, whole and with its coordinates. One per source record, however often it is read.
+"""Dead letters: what could not be taken, whole and with its coordinates.
 
-Format: key ``{topic UUID, or its name where there is none}/{partition}/{offset}``; value: the original bytes, b"" for null;
-headers, all text in UTF-8: ``reason`` (slug), ``detail``, ``topic``, ``partition``, ``offset``, ``timestamp`` (ms), ``key`` (the original
-key's bytes; absent for null), ``null`` ("1" if the value was null), ``rows`` (rejected places in the batch, by commas). The topic
-is compacted. A dead letter holds the original bytes, secrets included.
+One per source record, however often it is read.
+
+Format: key ``{topic UUID, or its name where there is none}/{partition}/{offset}``; value: the original bytes,
+b"" for null; headers, all text in UTF-8: ``reason`` (slug), ``detail``, ``topic``, ``partition``, ``offset``,
+``timestamp`` (ms), ``key`` (the original key's bytes; absent for null), ``null`` ("1" if the value was null),
+``rows`` (rejected places in the batch, by commas). The topic is compacted. A dead letter holds the original
+bytes, secrets included.
 """
 
 from collections.abc import Mapping, Sequence

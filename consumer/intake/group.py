@@ -1,8 +1,9 @@
 """The consumer group over kafka-python: `consumer.intake.source.Source` for a real (or the embedded) broker.
 
-What kafka-python 3.0 makes us do, and where it is done: rebalance listeners run on the client's I/O thread and may not block,
-so the listener only parks what it was given (seek, pause) and notes it; eager assignment keeps positions of partitions
-that stay, so every partition is sought explicitly, every time (`start`); `poll(0)` costs thread hops, so the poll waits.
+What kafka-python 3.0 makes us do, and where it is done: rebalance listeners run on the client's I/O thread
+and may not block, so the listener only parks what it was given (seek, pause) and notes it; eager assignment
+keeps positions of partitions that stay, so every partition is sought explicitly, every time (`start`);
+`poll(0)` costs thread hops, so the poll waits.
 """
 
 from collections import deque
@@ -87,12 +88,15 @@ class GroupSource:
         """Records of started partitions; waits at most `poll_timeout_ms`.
 
         Raises:
-            BrokerError: what polling again does not mend: a codec is missing, an offset is gone, rights are lacking.
+            BrokerError: what polling again does not mend: a codec is missing, an offset is gone, rights are
+                lacking.
         """
         try:
             batches = self._consumer.poll(timeout_ms=self._poll_timeout_ms)
         except UnsupportedCodecError as error:
-            raise BrokerError(f"records are compressed with a codec that is not installed: {error}") from error
+            raise BrokerError(
+                f"records are compressed with a codec that is not installed: {error}"
+            ) from error
         except KafkaError as error:
             if error.retriable:
                 return ()
@@ -118,7 +122,9 @@ class GroupSource:
                 one = self._consumer.committed(
                     KafkaTopicPartition(topic, partition), metadata=True, timeout_ms=_REQUEST_TIMEOUT_MS
                 )
-                found[topic] = None if one is None or one.offset < 0 else Committed(one.offset, one.metadata or "")
+                found[topic] = (
+                    None if one is None or one.offset < 0 else Committed(one.offset, one.metadata or "")
+                )
         return found
 
     def ends(self, partitions: Collection[int]) -> Mapping[TopicPartition, TopicEnds]:
@@ -143,7 +149,9 @@ class GroupSource:
         """Next offsets."""
         with broker_errors("reading positions"):
             return {
-                topic: self._consumer.position(KafkaTopicPartition(topic, partition), timeout_ms=_REQUEST_TIMEOUT_MS)
+                topic: self._consumer.position(
+                    KafkaTopicPartition(topic, partition), timeout_ms=_REQUEST_TIMEOUT_MS
+                )
                 for topic in self._topics
             }
 

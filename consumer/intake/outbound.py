@@ -1,6 +1,7 @@
 """What the worker itself writes to Kafka: dead letters and receipts, acknowledged in order.
 
-Invariants: `acknowledged` never counts a record whose predecessor is not acknowledged; a refusal is raised, never dropped.
+Invariants: `acknowledged` never counts a record whose predecessor is not acknowledged; a refusal is raised,
+never dropped.
 """
 
 from collections import deque
@@ -12,7 +13,8 @@ from kafka.errors import KafkaError
 from consumer.errors import BrokerError
 from consumer.kafka_client import Connection, broker_errors
 
-# The largest dead letter is the largest record that some producer could send: let the broker decide, not the client.
+# The largest dead letter is the largest record that some producer could send: let the broker decide, not the
+# client.
 _REQUEST_BYTES_MAX = 256 * 1024 * 1024
 
 
@@ -61,7 +63,9 @@ class Outbound:
             BrokerError: the client refuses it.
         """
         with broker_errors(f"writing to {topic}"):
-            future = self._producer.send(topic, key=key, value=value, headers=headers or [], partition=partition)
+            future = self._producer.send(
+                topic, key=key, value=value, headers=headers or [], partition=partition
+            )
         self._pending.append((topic, future))
         self._sent += 1
         return self._sent
@@ -75,7 +79,9 @@ class Outbound:
         while self._pending and self._pending[0][1].is_done:
             topic, future = self._pending.popleft()
             if future.failed():
-                raise BrokerError(f"Kafka did not take a record for {topic}: {future.exception}") from future.exception
+                raise BrokerError(
+                    f"Kafka did not take a record for {topic}: {future.exception}"
+                ) from future.exception
             self._acknowledged += 1
         return self._acknowledged
 

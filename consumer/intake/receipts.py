@@ -1,7 +1,10 @@
-"""Receipts: which runs are closed. Written to a compacted topic, read into a table on disk, one lookup per unknown run.
+"""Receipts: which runs are closed.
 
-Invariants: `catch_up` reads a partition's receipts to the end before any of its records is looked at; the table remembers how far
-it has read, so only new ones are read again; losing the table costs a re-read. Receipts of other groups are passed over.
+Written to a compacted topic, read into a table on disk, one lookup per unknown run.
+
+Invariants: `catch_up` reads a partition's receipts to the end before any of its records is looked at; the
+table remembers how far it has read, so only new ones are read again; losing the table costs a re-read.
+Receipts of other groups are passed over.
 """
 
 import sqlite3
@@ -20,8 +23,8 @@ from schemas.state import Receipt
 TABLE_FILE = "receipts.sqlite"
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS receipts (part INTEGER, run_id TEXT, receipt BLOB, PRIMARY KEY (part, run_id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS progress (part INTEGER PRIMARY KEY, topic_id TEXT, next INTEGER);
+CREATE TABLE IF NOT EXISTS receipts (part INTEGER, run_id TEXT, receipt BLOB, PRIMARY KEY (part, run_id))
+WITHOUT ROWID; CREATE TABLE IF NOT EXISTS progress (part INTEGER PRIMARY KEY, topic_id TEXT, next INTEGER);
 """
 _POLL_MS = 500
 _PATIENCE_POLLS = 60
@@ -92,7 +95,14 @@ class Receipts:
     """The group's receipts: found in the table, read from the topic, written to it."""
 
     def __init__(
-        self, connection: Connection, outbound: Outbound, table: ReceiptTable, *, group: str, topic: str, topic_id: str
+        self,
+        connection: Connection,
+        outbound: Outbound,
+        table: ReceiptTable,
+        *,
+        group: str,
+        topic: str,
+        topic_id: str,
     ) -> None:
         self._outbound = outbound
         self._table = table
@@ -150,7 +160,9 @@ class Receipts:
                 before, position = position, self._consumer.position(place, timeout_ms=30_000)
                 idle = 0 if position > before else idle + 1
                 if idle > _PATIENCE_POLLS:
-                    raise BrokerError(f"receipts of partition {partition} cannot be read beyond offset {position}")
+                    raise BrokerError(
+                        f"receipts of partition {partition} cannot be read beyond offset {position}"
+                    )
         self._table.advance(partition, self._topic_id, position)
 
     def close(self) -> None:

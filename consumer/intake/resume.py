@@ -1,9 +1,10 @@
 """Where to start reading a partition: pure, decided for all input topics of the partition as a whole.
 
-Local state is kept only if it reaches the watermark in every topic and does not lie beyond any topic's end; else all of it
-is dropped and each topic resumes at its watermark. A commit without our metadata (first start, expired offsets, an operator's
-reset), or of a topic that was made anew, counts as none. Without any watermark, local state decides, else the beginning:
-receipts make reading again safe.
+Local state is kept only if it reaches the watermark in every topic and does not lie beyond any topic's end;
+else all of it is dropped and each topic resumes at its watermark. A commit without our metadata (first start,
+expired offsets, an operator's reset), or of a topic that was made anew, counts as none. Without any
+watermark, local state decides, else the
+beginning: receipts make reading again safe.
 """
 
 from collections.abc import Mapping

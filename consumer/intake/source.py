@@ -1,7 +1,8 @@
 """The seam to Kafka: what the worker needs of a consumer group, and what it is told about assignments.
 
-Invariants of every implementation: an assigned partition yields nothing until `start` was called for it; after `lost` no
-record of it comes; positions only move by reading or `start`; a commit that fails raises `CommitRefused`.
+Invariants of every implementation: an assigned partition yields nothing until `start` was called for it;
+after `lost` no record of it comes; positions only move by reading or `start`; a commit that fails raises
+`CommitRefused`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +15,10 @@ from consumer.vocabulary import Record, TopicPartition
 
 
 class CommitRefused(Exception):  # noqa: N818 - it names what happened; the worker goes on
-    """The group did not take the commit (a rebalance is on, or this member was thrown out): maybe a zombie. Poll again."""
+    """The group did not take the commit: a rebalance is on, or this member was thrown out.
+
+    Maybe this is a zombie: poll again.
+    """
 
 
 class Assigned(Struct, frozen=True):

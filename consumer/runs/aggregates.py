@@ -1,8 +1,9 @@
 """Which aggregates belong to a run, and what becomes of the others. Pure, but for reading bytes back.
 
-Of a task that counting ends name, the lowest shard that names it decides; of its aggregates up to the cut the highest
-offset wins. An earlier one of the same (shard, attempt) is a duplicate if its bytes are equal, else superseded; one of
-another (shard, attempt) is superseded. A task that no counting end names: unexpected. Above the cut: late, decided first.
+Of a task that counting ends name, the lowest shard that names it decides; of its aggregates up to the cut the
+highest offset wins. An earlier one of the same (shard, attempt) is a duplicate if its bytes are equal, else
+superseded; one of another (shard, attempt) is superseded. A task that no counting end names: unexpected.
+Above the cut: late, decided first.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,11 @@
-"""The open runs of a worker: records in, rows in the spool, cuts decided. The way of a record through the state.
+"""The open runs of a worker: records in, rows in the spool, cuts decided.
 
-Owns `PartitionState` and what lies in the spool for it. Invariants: an accepted record is applied exactly once per life of
-the local state; state and spool are a function of the log's prefix up to the positions; a settled run never changes.
+Owns `PartitionState` and what lies in the spool for it. Invariants: an accepted record is applied exactly
+once per life of the local state; state and spool are a function of the log's prefix up to the positions; a
+settled run never changes.
 
-Refuses nothing that was decoded: what comes above a cut is `late`, a `run_expired` without effect is `surplus`.
+Refuses nothing that was decoded: what comes above a cut is `late`, a `run_expired` without effect is
+`surplus`.
 """
 
 import uuid
@@ -44,8 +46,10 @@ class RunBook:
         return state.runs.get(run_id) if state is not None else None
 
     def open(self, record: Record, run_id: str) -> RunState:
-        """A new run, first seen in `record`. Its folder is new too: what an earlier life of the run left may still be read
-        by its close-out."""
+        """A new run, first seen in `record`.
+
+        Its folder is new too: what an earlier life of the run left may still be read by its close-out.
+        """
         state = self.partitions.setdefault(record.partition, PartitionState(record.partition))
         run = RunState(
             run_id,
@@ -161,9 +165,19 @@ class RunBook:
                 flags |= Flag.SCORES_DROPPED
             entries.append(
                 pack_entry(
-                    record.offset, index, filter_number, event.shard, event.attempt, flags, high, low,
-                    position, row, side_position, len(side),
-                )  # fmt: skip  # in the order of the format
+                    record.offset,
+                    index,
+                    filter_number,
+                    event.shard,
+                    event.attempt,
+                    flags,
+                    high,
+                    low,
+                    position,
+                    row,
+                    side_position,
+                    len(side),
+                )
             )
             rows.append(row)
             position += len(row) + 1
@@ -175,9 +189,19 @@ class RunBook:
             side = encode_side(rejected.identity if isinstance(rejected.identity, str) else None, {}, None)
             entries.append(
                 pack_entry(
-                    record.offset, rejected.index, filter_number, event.shard, event.attempt,
-                    kind | Flag.REJECTED, high, low, position, b"", side_position, len(side),
-                )  # fmt: skip  # in the order of the format
+                    record.offset,
+                    rejected.index,
+                    filter_number,
+                    event.shard,
+                    event.attempt,
+                    kind | Flag.REJECTED,
+                    high,
+                    low,
+                    position,
+                    b"",
+                    side_position,
+                    len(side),
+                )
             )
             if side:
                 sides.append(side)

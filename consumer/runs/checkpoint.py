@@ -1,8 +1,9 @@
 """The checkpoint: which prefix of the log the spool holds, durably. Written off the poll thread.
 
-Order, and why: the spool is flushed and the state captured (poll thread); the file system is synced; the checkpoint file is
-replaced at once. So a checkpoint never names a byte that is not durable. On start a longer spool file is cut to what the
-checkpoint says; a shorter one, or anything that cannot be read, drops the local state: the log rebuilds it.
+Order, and why: the spool is flushed and the state captured (poll thread); the file system is synced; the
+checkpoint file is replaced at once. So a checkpoint never names a byte that is not durable. On start a longer
+spool file is cut to what the checkpoint says; a shorter one, or anything that cannot be read, drops the local
+state: the log rebuilds it.
 """
 
 import fcntl
@@ -46,7 +47,9 @@ class StateLock:
 def capture(group: str, topic_ids: dict[str, str], partitions: dict[int, PartitionState]) -> bytes:
     """The checkpoint of this moment, encoded; the spool must be flushed."""
     return msgspec.json.encode(
-        Checkpoint(group=group, topic_ids=topic_ids, partitions=[partitions[number] for number in sorted(partitions)])
+        Checkpoint(
+            group=group, topic_ids=topic_ids, partitions=[partitions[number] for number in sorted(partitions)]
+        )
     )
 
 
@@ -61,8 +64,9 @@ def write(state: Path, content: bytes, disk: Disk) -> None:
 
 
 def load(state: Path, *, group: str, topic_ids: dict[str, str], disk: Disk) -> dict[int, PartitionState]:
-    """The partitions that the state folder holds, its files cut to what the checkpoint names; whatever is not whole is
-    dropped, and folders that no run owns are removed.
+    """The partitions that the state folder holds, its files cut to what the checkpoint names.
+
+    Whatever is not whole is dropped, and folders that no run owns are removed.
 
     Args:
         state: State folder, locked.

@@ -1,7 +1,7 @@
 """From a settled run in the spool to its published files. Runs off the poll thread.
 
-The way: fields -> aggregates -> per task the samples file -> status -> results JSON and table -> publication. All of it is
-a function of the run's records up to its cuts; nothing of host, clock or worker enters.
+The way: fields -> aggregates -> per task the samples file -> status -> results JSON and table -> publication.
+All of it is a function of the run's records up to its cuts; nothing of host, clock or worker enters.
 """
 
 import hashlib
@@ -106,10 +106,17 @@ def close_out(spooled: SpooledRun, tools: Tools) -> ClosedRun:
             if record is not None
         }
         tasks = [
-            _copy_task(spooled, number, fields, files, aggregates.get(task.name), staging, tools)
+            _copy_task(
+                spooled,
+                number,
+                fields,
+                files=files,
+                aggregate=aggregates.get(task.name),
+                staging=staging,
+            )
             for number, task in enumerate(run.tasks)
         ]
-        results = _results(spooled, fields, files, chosen, aggregates, tasks)
+        results = _results(spooled, fields, chosen, aggregates, tasks)
         content = dump(results)
         table = tools.render_table(results)
         (table_path, results_path) = relative_paths(files.folder, [files.table, files.results])
@@ -151,10 +158,10 @@ def _copy_task(
     spooled: SpooledRun,
     number: int,
     fields: RunFields,
+    *,
     files: RunFiles,
     aggregate: Aggregate | None,
     staging: Staging,
-    tools: Tools,
 ) -> _TaskCopy:
     run, task = spooled.run, spooled.run.tasks[number]
     results = _keys_of(aggregate)
@@ -196,7 +203,6 @@ def _keys_of(aggregate: Aggregate | None) -> Any:
 def _results(
     spooled: SpooledRun,
     fields: RunFields,
-    files: RunFiles,
     chosen: Chosen,
     aggregates: Mapping[str, Aggregate],
     tasks: Sequence[_TaskCopy],
@@ -213,12 +219,16 @@ def _results(
             stated.setdefault(task, 0)
     every = sorted({*copies, *stated, *fields.tasks}, key=str.encode)
     entries = {
-        task: _entry(copies.get(task), stated.get(task, 0), fields.tasks.get(task), complete=status == "complete")
+        task: _entry(
+            copies.get(task), stated.get(task, 0), fields.tasks.get(task), complete=status == "complete"
+        )
         for task in every
     }
     recomputed = {task.name: task.scores.result() for task in tasks if task.copied.rows}
     recomputed = {task: scores for task, scores in sorted(recomputed.items()) if scores}
-    without = sorted((task.name for task in tasks if task.copied.rows and task.name not in aggregates), key=str.encode)
+    without = sorted(
+        (task.name for task in tasks if task.copied.rows and task.name not in aggregates), key=str.encode
+    )
     own = Evalsink(
         run_id=run.run_id,
         status=status,
@@ -239,7 +249,9 @@ def _results(
         fields,
         aggregates,
         computed={task: results_from_scores(task, recomputed.get(task, {})) for task in without},
-        task_hashes={task.name: task.copied.task_hash for task in _in_order(tasks, aggregates) if task.copied.rows},
+        task_hashes={
+            task.name: task.copied.task_hash for task in _in_order(tasks, aggregates) if task.copied.rows
+        },
         documents={task.name: max(task.copied.filters.values(), default=0) for task in tasks},
         times=Times(start=run.opened_ms / 1000, end=run.samples_cut.timestamp_ms / 1000),
         own=own,
@@ -277,7 +289,10 @@ def _entry(copy: _TaskCopy | None, stated: int, expected: int | None, *, complet
 
 
 def _missing(copied: Copied, stated: int, expected: int | None) -> list[tuple[int, int]] | int:
-    """Ranges of documents that lack a row under some filter, or how many rows are short where ids are not all integers."""
+    """Ranges of documents that lack a row under some filter.
+
+    Where ids are not all integers: how many rows are short.
+    """
     documents = max(copied.filters.values(), default=0)
     number = max(stated - copied.rows, (expected or 0) - documents, 0)
     if copied.gaps is None or not copied.filters:
@@ -332,7 +347,9 @@ def _short_counts(spooled: SpooledRun) -> list[str]:
             if end.samples.get(task)
         }
         counts: Mapping[TallyKey, int] = (
-            count_distinct(spooled.tasks[numbers[task]].index, keys.keys(), scratch=spooled.folder / "closing")
+            count_distinct(
+                spooled.tasks[numbers[task]].index, keys.keys(), scratch=spooled.folder / "closing"
+            )
             if task in numbers
             else {}
         )

@@ -1,7 +1,8 @@
-"""What a run says of itself: its fields, key by key, from its `run_started` events and the reports of its counting ends.
+"""What a run says of itself, from its `run_started` events and the reports of its counting ends.
 
 The rule: the non-empty value of the lowest shard, then the highest attempt, then the highest offset, over all
-`run_started` up to the cut; if none has one, the same over the reports. An explicitly sent empty model name is a value.
+`run_started` up to the cut; if none has one, the same over the reports. An explicitly sent empty model name
+is a value.
 """
 
 import json
@@ -44,8 +45,10 @@ class RunFields(Struct, frozen=True):
 
 
 def loads(raw: bytes | memoryview | msgspec.Raw) -> Any:
-    """A JSON value that was accepted, decoded so that it can be written as strict JSON: a number beyond a float's
-    range (``1e999`` is valid JSON) becomes null."""
+    """A JSON value that was accepted, decoded so that it can be written as strict JSON.
+
+    A number beyond a float's range (``1e999`` is valid JSON) becomes null.
+    """
     return json.loads(bytes(raw), parse_float=_finite)
 
 
@@ -85,8 +88,10 @@ def collect(run: RunState, read: Callable[[Span], Record], decode: Callable[[Rec
     return RunFields(
         harness=harness if harness in ("lmms-eval", "lm-eval") else "lmms-eval",
         model_name=model_name,
-        model_source=_first((start.model_source for start in starts), _text(report.get("model_source"))) or "",
-        date=_first((start.date for start in starts), _text(report.get("date"))) or default_date(run.opened_ms, harness),
+        model_source=_first((start.model_source for start in starts), _text(report.get("model_source")))
+        or "",
+        date=_first((start.date for start in starts), _text(report.get("date")))
+        or default_date(run.opened_ms, harness),
         tasks=tasks,
         config=_first(configs, report.get("config")),
         report=report,

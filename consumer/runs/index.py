@@ -1,18 +1,19 @@
-"""The index beside each task's live JSONL: one fixed-size entry a row received, in order of arrival.
+r"""The index beside each task's live JSONL: one fixed-size entry a row received, in order of arrival.
 
 File format of ``*.index``, little-endian, `ENTRY` bytes each, no header::
 
     offset    i64  log offset of the record          id_high   u64  \\  identity, see below
     row       u32  place in the record's batch       id_low    u64  /
     filter    u32  number in TaskState.filters       position  u64  of the row in the JSONL
-    shard     u32                                    length    u32  of the row, without its newline; 0: rejected
-    attempt   u32                                    crc       u32  crc32 of the row
+    shard     u32                                    length    u32  of the row, without its newline; 0:
+    rejected attempt   u32                                    crc       u32  crc32 of the row
     flags     u32  see Flag                          side      u64  position in the side file
                                                      side_len  u32  0: nothing there
 
-Identity, with the filter: an integer doc_id is id_low in two's complement (id_high 0); a text doc_id (Flag.TEXT) and the
-bytes of an unreadable element (Flag.DIGEST) are the first 16 bytes of their sha256. The text itself lies in the side file,
-where a msgpack array holds [text id or null, scores or null, cluster or null].
+Identity, with the filter: an integer doc_id is id_low in two's complement (id_high 0); a text doc_id
+(Flag.TEXT) and the bytes of an unreadable element (Flag.DIGEST) are the first 16 bytes of their sha256. The
+text itself lies in the side file, where a msgpack array holds [text id or null, scores or null, cluster or
+null].
 """
 
 import hashlib
@@ -100,7 +101,9 @@ def pack_entry(  # noqa: PLR0917 - the columns of the entry, on the hot path
     )  # fmt: skip  # columns in the order of the format
 
 
-def encode_side(text: str | None, scores: dict[str, float | list[float]], cluster: float | str | None) -> bytes:
+def encode_side(
+    text: str | None, scores: dict[str, float | list[float]], cluster: float | str | None
+) -> bytes:
     """Side entry; empty when there is nothing to say."""
     if text is None and not scores and cluster is None:
         return b""
@@ -125,7 +128,8 @@ def identity_columns(entries: Entries) -> tuple[npt.NDArray[Any], ...]:
 
 
 BUCKET_ENTRIES = 500_000
-"""Entries that `count_distinct` sorts in memory at a time (about 40 MB); larger indexes go through buckets on disk."""
+"""Entries that `count_distinct` sorts in memory at a time (about 40 MB); larger indexes go through buckets on
+disk."""
 
 
 def count_distinct(path: Path, keys: Collection[TallyKey], *, scratch: Path) -> Mapping[TallyKey, int]:
@@ -158,9 +162,10 @@ def _distinct_per_shard(entries: Entries) -> Iterator[tuple[tuple[int, int], int
     new[0] = True
     for column in ordered:
         new[1:] |= column[1:] != column[:-1]
-    pairs, counts = np.unique(np.stack([ordered[-1][new], ordered[-2][new]], axis=1), axis=0, return_counts=True)
-    for (shard, attempt), count in zip(pairs.tolist(), counts.tolist(), strict=True):
-        yield (shard, attempt), count
+    pairs, counts = np.unique(
+        np.stack([ordered[-1][new], ordered[-2][new]], axis=1), axis=0, return_counts=True
+    )
+    yield from zip(map(tuple, pairs.tolist()), counts.tolist(), strict=True)
 
 
 def _buckets(path: Path, count: int, scratch: Path) -> Iterator[Entries]:
@@ -172,7 +177,8 @@ def _buckets(path: Path, count: int, scratch: Path) -> Iterator[Entries]:
     handles = [file.open("wb") for file in files]
     try:
         for entries in read_entries(path, chunk=BUCKET_ENTRIES):
-            # Any spread will do that puts equal identities together; the multiplier is Knuth's, 2^64 / golden ratio.
+            # Any spread will do that puts equal identities together; the multiplier is Knuth's, 2^64 / golden
+            # ratio.
             mixed = (entries["id_low"] ^ entries["id_high"]) * np.uint64(0x9E3779B97F4A7C15)
             bucket = (mixed >> np.uint64(32)) % np.uint64(count)
             for number, handle in enumerate(handles):

@@ -1,9 +1,11 @@
 """When a run closes: the rules of the cuts, as functions of one `RunState` and one record at a time. No I/O.
 
-Invariants: a cut, once set, never changes; it is decided by its own topic's order alone, so reading the topics
-interleaved in any way gives the same cuts. A shard counts for its highest attempt only. Aggregates never void an end.
+Invariants: a cut, once set, never changes; it is decided by its own topic's order alone, so reading the
+topics interleaved in any way gives the same cuts. A shard counts for its highest attempt only. Aggregates
+never void an end.
 
-Refuses: nothing. What reaches these functions was decoded and accepted; late records must not reach them (`is_late`).
+Refuses: nothing. What reaches these functions was decoded and accepted; late records must not reach them
+(`is_late`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -23,7 +25,8 @@ class TallyKey(NamedTuple):
 
 
 CountDistinct = Callable[[Collection[TallyKey]], Mapping[TallyKey, int]]
-"""Counts distinct samples per key in the run's index; expensive, so called only when the bounds allow success."""
+"""Counts distinct samples per key in the run's index; expensive, so called only when the bounds allow
+success."""
 
 
 def cut_of(run: RunState, role: Role) -> Cut | None:
@@ -75,7 +78,8 @@ def apply_expired(run: RunState, event: RunExpired, record: Record, roles: Colle
     """A `run_expired` in the topic that carries `roles`.
 
     Returns:
-        True if it took effect: it did not come too late for that topic, and `last` is still the run's last record.
+        True if it took effect: it did not come too late for that topic, and `last` is still the run's last
+        record.
     """
     if event.last != run.last.get(record.topic, -1):
         return False
@@ -89,8 +93,11 @@ def apply_expired(run: RunState, event: RunExpired, record: Record, roles: Colle
 
 
 def settle(run: RunState, record: Record, count_distinct: CountDistinct) -> None:
-    """Decide what `record`, just applied, decides: the samples cut if every shard is now done, the aggregates cut if every
-    aggregate that a counting end names is there."""
+    """Decide what `record`, just applied, decides.
+
+    The samples cut, if every shard is now done; the aggregates cut, if every aggregate that a counting end
+    names is there.
+    """
     if run.samples_cut is None and _all_done(run, count_distinct):
         run.samples_cut = Cut(record.offset, record.timestamp)
     if run.samples_cut is not None and run.aggregates_cut is None:
@@ -98,7 +105,7 @@ def settle(run: RunState, record: Record, count_distinct: CountDistinct) -> None
 
 
 def counting_ends(run: RunState) -> Iterator[tuple[int, int, EndRecord]]:
-    """(shard, attempt, end) of every shard that has a last word, by shard: after the cut, the counting ends."""
+    """(shard, attempt, end) of every shard with a last word: after the cut, the counting ends."""
     for shard in sorted(run.shards):
         state = run.shards[shard]
         if state.end is not None:

@@ -1,14 +1,14 @@
 """The canonical order of a task's rows, from an index in order of arrival, in bounded memory.
 
-Order: by filter (as ranked by the caller), then doc_id (integers ascending, then texts by their UTF-8 bytes, then the
-rejected whose id cannot be read), and within one sample the winner first: a good row before a rejected one, then the
-highest (attempt, offset, place in batch).
+Order: by filter (as ranked by the caller), then doc_id (integers ascending, then texts by their UTF-8 bytes,
+then the rejected whose id cannot be read), and within one sample the winner first: a good row before a
+rejected one, then the highest (attempt, offset, place in batch).
 
-Integers are sorted as columns; an index larger than `CHUNK_ENTRIES` is sorted in chunks on disk and merged column-wise.
-Texts take a slower way through their side entries. The result is the same stream of blocks.
+Integers are sorted as columns; an index larger than `CHUNK_ENTRIES` is sorted in chunks on disk and merged
+column-wise. Texts take a slower way through their side entries. The result is the same stream of blocks.
 
-What comes out are blocks: arrays of `Ranked`, at most about `BLOCK_ENTRIES` times the number of chunks long; a sample's
-entries may span blocks.
+What comes out are blocks: arrays of `Ranked`, at most about `BLOCK_ENTRIES` times the number of chunks long;
+a sample's entries may span blocks.
 """
 
 import heapq
@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from consumer.runs.index import ENTRY, IDENTITY_KIND, Entries, Flag, decode_side, read_entries
 
-CHUNK_ENTRIES = 400_000
-BLOCK_ENTRIES = 32_768
+CHUNK_ENTRIES = 200_000
+BLOCK_ENTRIES = 16_384
 TEXT_CHUNK = 100_000
 
 RANKED = np.dtype([("rank", "<i8"), ("kind", "<i8"), *[(name, ENTRY[name]) for name in ENTRY.names or ()]])
@@ -32,7 +32,13 @@ RANKED = np.dtype([("rank", "<i8"), ("kind", "<i8"), *[(name, ENTRY[name]) for n
 
 
 def canonical_blocks(
-    index: Path, side: Path, ranks: Sequence[int], *, scratch: Path, chunk: int = CHUNK_ENTRIES, block: int = BLOCK_ENTRIES
+    index: Path,
+    side: Path,
+    ranks: Sequence[int],
+    *,
+    scratch: Path,
+    chunk: int = CHUNK_ENTRIES,
+    block: int = BLOCK_ENTRIES,
 ) -> Iterator[Entries]:
     """The index's entries as `RANKED` blocks in canonical order; each block is of one rank.
 
@@ -93,7 +99,10 @@ def _ranked(entries: Entries, lookup: npt.NDArray[np.int64]) -> Entries:
 
 
 def _sort_columns(ranked: Entries) -> tuple[npt.NDArray[Any], ...]:
-    """Columns of the full order, least significant first, as `np.lexsort` takes them; no two entries are equal in all."""
+    """Columns of the full order, least significant first, as `np.lexsort` takes them.
+
+    No two entries are equal in all of them.
+    """
     return (
         -ranked["row"].astype(np.int64),
         -ranked["offset"],
@@ -160,7 +169,7 @@ def _not_above(columns: tuple[npt.NDArray[Any], ...], bound: tuple[int, ...]) ->
 
 
 def _text_items(ranked: Entries, side: Path) -> Iterator[tuple[Any, ...]]:
-    """(rank, text in UTF-8, rejected, -attempt, -offset, -place in batch, entry): sorts as the canonical order does."""
+    """(rank, text in UTF-8, rejected, -attempt, -offset, -place, entry): sorts canonically."""
     with side.open("rb", buffering=1 << 20) as file:
         for entry in ranked:
             file.seek(int(entry["side"]))

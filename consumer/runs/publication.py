@@ -1,7 +1,8 @@
 """From staged files to published ones: linked without overwriting, the results JSON last.
 
-Invariants: a published name stands for a whole, synced file; the results JSON appears after everything it counts; what
-is there already is never replaced. Refuses a name taken by other bytes (`DeterminismError`): both are kept, somebody looks.
+Invariants: a published name stands for a whole, synced file; the results JSON appears after everything it
+counts; what is there already is never replaced. Refuses a name taken by other bytes (`DeterminismError`):
+both are kept, somebody looks.
 """
 
 import hashlib

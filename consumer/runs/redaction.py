@@ -1,7 +1,8 @@
 """Secrets in ``config`` and ``report`` are replaced before they reach the disk.
 
-The rule is lmms-eval's (``evaluator.py``, ``_redact``), with two differences: only strings are secrets (``"token": true``
-stays), and names of a tokenizer's special tokens (``tokenizer_pad_token``, ``eos_token``) are no secrets.
+The rule is lmms-eval's (``evaluator.py``, ``_redact``), with two differences: only strings are secrets
+(``"token": true`` stays), and names of a tokenizer's special tokens (``tokenizer_pad_token``, ``eos_token``)
+are no secrets.
 """
 
 import re

@@ -1,7 +1,8 @@
 """The results JSON, put together from what the run said and what was copied. Pure.
 
-Invariants: strict JSON; keys in the harness's order, ``evalsink`` last; nothing of host, clock, worker or offsets, so equal
-logs give equal bytes. Secrets in ``config`` and ``report`` are redacted here, the one way to the disk.
+Invariants: strict JSON; keys in the harness's order, ``evalsink`` last; nothing of host, clock, worker or
+offsets, so equal logs give equal bytes. Secrets in ``config`` and ``report`` are redacted here, the one way
+to the disk.
 """
 
 import json
@@ -30,7 +31,17 @@ _SORTED_KEYS = frozenset({"configs", "versions", "n-shot", "higher_is_better"})
 
 # Computed here or carried elsewhere: a report cannot overrule them.
 _RESERVED = frozenset(
-    {"results", "groups", *_PER_TASK, "config", "task_hashes", "model_source", "model_name", "model_name_sanitized", OWN_KEY}
+    {
+        "results",
+        "groups",
+        *_PER_TASK,
+        "config",
+        "task_hashes",
+        "model_source",
+        "model_name",
+        "model_name_sanitized",
+        OWN_KEY,
+    }
 )
 
 
@@ -70,7 +81,9 @@ def assemble(
         values["groups"] = groups
     for key, field in _PER_TASK.items():
         per_task = {
-            task: loads(raw) for task, event in aggregates.items() if _is_set(raw := getattr(event, field), null=True)
+            task: loads(raw)
+            for task, event in aggregates.items()
+            if _is_set(raw := getattr(event, field), null=True)
         }
         if key == "n-samples":
             for task in computed:
@@ -101,8 +114,10 @@ def dump(results: Mapping[str, Any]) -> bytes:
 
 
 def filter_order(results: Any, names: Iterable[str]) -> list[str]:
-    """`names` of filters in canonical order: by first appearance in an aggregate's ``metric,filter`` keys, the others
-    after them by bytes."""
+    """`names` of filters in canonical order.
+
+    By first appearance in an aggregate's ``metric,filter`` keys, the others after them by bytes.
+    """
     known = set(names)
     keys: Sequence[str] = list(results) if isinstance(results, dict) else []
     appearing = dict.fromkeys(

@@ -1,7 +1,8 @@
 """One task's samples file: the winners of its index, copied from the spool in canonical order.
 
-Invariants: memory is bounded, whatever the task's size; every byte written was checked against the index's crc and has
-passed through the file's sha256. Refuses a spool that does not hold what its index says (`SpoolError`): the log does.
+Invariants: memory is bounded, whatever the task's size; every byte written was checked against the index's
+crc and has passed through the file's sha256. Refuses a spool that does not hold what its index says
+(`SpoolError`): the log does.
 """
 
 import hashlib
@@ -43,7 +44,8 @@ class Copied(Struct):
         rejected_now: Those of them that some shard's highest attempt sent.
         repaired: Winners that were repaired.
         scores_dropped: Winners whose scores were bad.
-        gaps: Missing doc_ids as [first, last], the last gap open to `highest`; None if not all ids are integers.
+        gaps: Missing doc_ids as [first, last], the last gap open to `highest`; None if not all ids are
+            integers.
         highest: Highest integer doc_id, -1 if none.
     """
 
@@ -141,7 +143,8 @@ def copy_samples(
 def _group(block: Entries, carried: Entries | None) -> tuple[_Groups, Entries, bool]:
     """Find each entry's winner: the first of its sample, unless that one is rejected.
 
-    `carried` is the first entry of the sample that the last block ended in. The third result: this block begins in it.
+    `carried` is the first entry of the sample that the last block ended in. The third result: this block
+    begins in it.
     """
     new = np.zeros(block.size, dtype=bool)
     for name in ("rank", "kind", "id_high", "id_low"):
@@ -180,11 +183,18 @@ def _count_losers(copied: Copied, groups: _Groups, rows: int) -> None:
 
 
 def _count_rejected(
-    copied: Copied, block: Entries, groups: _Groups, attempts: npt.NDArray[np.int64], *, continues: bool, counted: bool
+    copied: Copied,
+    block: Entries,
+    groups: _Groups,
+    attempts: npt.NDArray[np.int64],
+    *,
+    continues: bool,
+    counted: bool,
 ) -> bool:
     """Count samples without a good row; of those, the ones that a shard's highest attempt sent.
 
-    `counted`: the sample that the last block ended in is already among the latter. Returns the same for this block.
+    `counted`: the sample that the last block ended in is already among the latter. Returns the same for this
+        block.
     """
     hopeless = ~groups.has_good
     if not hopeless.any():
@@ -223,7 +233,7 @@ def _find_gaps(copied: Copied, rank: int, winners: Entries) -> None:
 
 
 def _contents(rows: int, winners: Entries) -> Iterator[tuple[bytes, list[int]]]:
-    """The winners' lines in order, joined into pieces of about `COPY_BYTES`, with the lengths of their rows."""
+    """The winners' lines in order, in pieces of about `COPY_BYTES`, with the lengths of their rows."""
     positions = winners["position"].tolist()
     lengths = winners["length"].tolist()
     crcs = winners["crc"].tolist()
@@ -232,7 +242,7 @@ def _contents(rows: int, winners: Entries) -> Iterator[tuple[bytes, list[int]]]:
     held = 0
     for position, length, crc in zip(positions, lengths, crcs, strict=True):
         line = os.pread(rows, length + 1, position)
-        if len(line) != length + 1 or line[-1] != 0x0A or zlib.crc32(memoryview(line)[:length]) != crc:
+        if len(line) != length + 1 or line[-1:] != b"\n" or zlib.crc32(memoryview(line)[:length]) != crc:
             raise SpoolError(f"the spool does not hold the row that its index names at byte {position}")
         parts.append(line)
         sizes.append(length)

@@ -5,11 +5,12 @@ Layout below the state folder::
     runs/{partition}/{run}/{nnn}-{task}.jsonl   rows in order of arrival: `tail -f` works
     runs/{partition}/{run}/{nnn}-{task}.index   consumer.runs.index
     runs/{partition}/{run}/{nnn}-{task}.side    text ids, scores, clusters
-    runs/{partition}/{run}/lifecycle.log        raw lifecycle and aggregate records: u32 length, msgpack of Record
+    runs/{partition}/{run}/lifecycle.log        raw lifecycle and aggregate records: u32 length, msgpack of
+    Record
 
-Invariants: lengths in `RunState` lead, files follow: bytes go to the position that the state names, so that a write
-which failed or half succeeded is simply done again. At most `open_files_max` files are open. Nothing is durable before
-`consumer.runs.checkpoint` says so; the log is.
+Invariants: lengths in `RunState` lead, files follow: bytes go to the position that the state names, so that a
+write which failed or half succeeded is simply done again. At most `open_files_max` files are open. Nothing is
+durable before `consumer.runs.checkpoint` says so; the log is.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ _record_decoder = msgspec.msgpack.Decoder(Record)
 
 LOG_FILE = "lifecycle.log"
 
-BUFFER_BYTES_MAX = 32 * 1024 * 1024
+BUFFER_BYTES_MAX = 8 * 1024 * 1024
 """Rows held back for one larger write; beyond it `append` flushes by itself."""
 
 
@@ -60,7 +61,9 @@ def spool_files(folder: Path, run: RunState) -> Iterator[tuple[Path, int]]:
     """Every file of a run and the length that its state names."""
     yield folder / LOG_FILE, run.log
     for number, task in enumerate(run.tasks):
-        yield from zip(astuple(task_files(folder, number, task.name)), (task.rows, task.index, task.side), strict=True)
+        yield from zip(
+            astuple(task_files(folder, number, task.name)), (task.rows, task.index, task.side), strict=True
+        )
 
 
 class Spool:
@@ -94,7 +97,9 @@ class Spool:
         """Path of the run's lifecycle log."""
         return self.folder(partition, run) / LOG_FILE
 
-    def append_rows(self, files: TaskFiles, task: TaskState, *, rows: bytes, entries: bytes, side: bytes) -> None:
+    def append_rows(
+        self, files: TaskFiles, task: TaskState, *, rows: bytes, entries: bytes, side: bytes
+    ) -> None:
         """Append a batch to a task's three files."""
         if rows:
             self._append(files.rows, task.rows, rows)
@@ -118,7 +123,9 @@ class Spool:
         self.flush()
         return read_record(self.log_path(partition, run), span)
 
-    def count_distinct(self, partition: int, run: RunState, keys: Collection[TallyKey]) -> Mapping[TallyKey, int]:
+    def count_distinct(
+        self, partition: int, run: RunState, keys: Collection[TallyKey]
+    ) -> Mapping[TallyKey, int]:
         """Distinct samples per key, from the indexes."""
         self.flush()
         counts: dict[TallyKey, int] = {}
@@ -147,7 +154,7 @@ class Spool:
         self._buffered = 0
 
     def drop(self, partition: int, run: RunState) -> None:
-        """Close the run's files and forget what was not written; the folder is removed by the checkpoint's keeper."""
+        """Close the run's files and forget what was not written. The folder stays."""
         self._forget(self.folder(partition, run))
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Log lines: one JSON object per event of interest, with an ``action``; a short human form on a terminal.
 
-Levels mean what the operator does: info nothing, warning look at it today, error look at it now. No secret ever enters:
-callers pass names and numbers, never settings as a whole.
+Levels mean what the operator does: info nothing, warning look at it today, error look at it now. No secret
+ever enters: callers pass names and numbers, never settings as a whole.
 """
 
 import logging
@@ -60,7 +60,10 @@ class _HumanFormatter(logging.Formatter):
 
 
 def configure(*, stream: IO[str] | None = None, level: int = logging.INFO) -> None:
-    """Send log lines to `stream` (stderr): JSON, or the human form if it is a terminal. Libraries: warnings only."""
+    """Send log lines to `stream` (stderr): JSON, or the human form if it is a terminal.
+
+    Libraries may say warnings only.
+    """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_HumanFormatter() if stream.isatty() else _JsonFormatter())
