@@ -133,8 +133,8 @@ def _account(results: dict[str, Any], dead_letters: int) -> str:
     }
     return (
         f"\n{total['rows']:,} rows published, {total['duplicates']} duplicates counted, "
-        f"{total['conflicts']} conflicts, "
-        f"{total['repaired']} rows repaired, {dead_letters} dead letters; status {results['evalsink']['status']}"
+        f"{total['conflicts']} conflicts, {total['repaired']} rows repaired, {dead_letters} dead letters; "
+        f"status {results['evalsink']['status']}"
     )
 
 
