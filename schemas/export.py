@@ -1,8 +1,9 @@
 """JSON Schemas and the AsyncAPI document, generated from the Structs: ``python -m schemas.export [--check]``.
 
 Owns: ``schemas/generated/`` and what is in it. Descriptions come from the docstrings: a Struct's from its
-text, a property's from its line under ``Attributes:``. Invariants: equal Structs give equal bytes; every attribute
-that a docstring describes exists. ``--check`` writes nothing and exits with 1 where a file is out of step.
+text, a property's from its line under ``Attributes:``. Invariants: equal Structs give equal bytes; every
+attribute that a docstring describes exists. ``--check`` writes nothing and exits with 1 where a file is out
+of step.
 
 What JSON Schema cannot say, the decoder refuses all the same: ``1.0`` is an integer to JSON Schema, not to
 us; a ``shard`` is below its ``num_shards``; rows are UTF-8.

@@ -9,6 +9,7 @@ Refused alone: a row that is not a JSON object in UTF-8, or whose ``doc_id`` can
 stay verbatim.
 """
 
+import json
 from typing import Final, Literal
 
 import msgspec
@@ -113,10 +114,18 @@ def _decode_loosely(value: bytes) -> Decoded:
 
 
 def _check_lifecycle(event: Lifecycle, value: bytes) -> Lifecycle:
-    """`event` if what msgspec does not look at is right too; a group of null is no group."""
-    value.decode()
+    """`event` if what msgspec does not look at is right too; a group of null is no group.
+
+    Close-out reads these parts with Python's json, which has limits of its own (digits of an integer): what
+    it cannot read must not open a run that could never be closed.
+    """
     if nests_too_deep(value):
         raise RecursionError
+    text = value.decode()
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise _RefusedError("invalid", str(error)) from error
     match event:
         case Aggregate(group=Raw() as group) if bytes(group) == b"null":
             event = replace(event, group=UNSET)

@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 from msgspec import MsgspecError
 
-MAX_DEPTH: Final = 512
-"""Deepest nesting taken where others will decode what intake has let through: Python's own limit, near 1,000,
-counts the caller's stack too, so that it could let pass here what fails there."""
+MAX_DEPTH: Final = 128
+"""Deepest nesting of what close-out decodes, walks and writes again. Python's own limit, near 1,000 frames,
+counts the caller's stack and some frames for each level: it would let pass here what fails there."""
 
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}".encode()
 

@@ -7,17 +7,24 @@ import msgspec
 import pytest
 
 from consumer.intake.decode import Rejection, decode
+from consumer.runs.fields import loads
+from consumer.runs.redaction import redact
+from consumer.runs.results_json import dump
 from consumer.vocabulary import DecodedSamples, RejectedRow
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
 
 KEY = b"r"
+
+LONG = msgspec.Raw(b"9" * 5000)
+"""An integer that Python refuses to read."""
 
 
 def event(kind="samples", **fields):
     """An event's value; `fields` may hold anything that Python's own json writes."""
     if kind == "samples":
         fields = {"task": "t", "samples": [], **fields}
-    return json.dumps({"type": kind, "run_id": "r", **fields}).encode()
+    value = json.dumps({"type": kind, "run_id": "r", **fields}, default=lambda _: "LONG").encode()
+    return value.replace(b'"LONG"', bytes(LONG))
 
 
 def batch(*elements: bytes, **fields) -> bytes:
@@ -110,6 +117,8 @@ def test_an_unknown_type_is_refused(kind):
         ("run_ended", {"samples": {"t": "1"}}),
         ("run_ended", {"aggregates": "t"}),
         ("run_ended", {"report": [1]}),
+        ("run_ended", {"report": {"a": LONG}}),
+        ("aggregate", {"task": "t", "results": {"a": LONG}}),
         ("run_expired", {}),
         ("run_expired", {"last": -2}),
         ("run_expired", {"last": True}),
@@ -178,8 +187,8 @@ def test_an_expiry_belongs_in_every_topic(role):
     "value",
     [
         event("run_ended", x="@").replace(b'"@"', b"[" * 5000 + b"]" * 5000),
-        event("run_ended", report={"x": "@"}).replace(b'"@"', b"[" * 600 + b"]" * 600),
-        event("run_started", config={"x": "@"}).replace(b'"@"', b'{"a":' * 600 + b"1" + b"}" * 600),
+        event("run_ended", report={"x": "@"}).replace(b'"@"', b"[" * 130 + b"]" * 130),
+        event("run_started", config={"x": "@"}).replace(b'"@"', b'{"a":' * 130 + b"1" + b"}" * 130),
         batch(b'{"doc_id":1,"row":{"x":' + b"[" * 5000 + b"]" * 5000 + b"}}"),
         batch(b'{"doc_id":1,"row":{"x":' + b"[" * 100_000),
         batch(b'{"doc_id":1,"row":{"x":NaN,"y":' + b"[" * 5000 + b"]" * 5000 + b"}}"),
@@ -403,3 +412,21 @@ def test_line_ends_of_unicode_are_no_newlines():
 def test_of_a_repeated_name_the_last_counts():
     value = batch(b'{"doc_id":1,"row":5,"row":{"a":1},"doc_id":2}')
     assert [(2, b'{"a":1}')] == [(sample.doc_id, bytes(sample.row)) for sample in decoded(value).rows]
+
+
+def test_a_row_may_nest_deeper_than_what_is_decoded_at_close_out():
+    row = b'{"a":' + b"[" * 600 + b"]" * 600 + b"}"
+    assert [row] == lines(decoded(batch(b'{"doc_id":1,"row":' + row + b"}")))
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_report_as_deep_as_may_be_can_be_redacted_and_written_again(opening):
+    depth = 127  # the event itself is the 128th level
+    closing = {"[": "]", '{"a":': "}"}[opening] * (depth - 1)
+    result = decoded(
+        event("run_ended", report={"x": "@"}).replace(
+            b'"@"', (opening * (depth - 1) + "1" + closing).encode()
+        )
+    )
+    report = loads(result.report)
+    assert report == json.loads(dump(redact(report)))
