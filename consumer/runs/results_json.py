@@ -30,6 +30,7 @@ _PER_TASK: dict[str, str] = {
 _SORTED_KEYS = frozenset({"configs", "versions", "n-shot", "higher_is_better"})
 
 # Computed here or carried elsewhere: a report cannot overrule them.
+# (entries that it holds for tasks beyond the aggregates stay).
 _RESERVED = frozenset(
     {
         "results",
@@ -77,10 +78,10 @@ def assemble(
         "results": {task: loads(event.results) for task, event in aggregates.items()} | dict(computed)
     }
     groups = {task: loads(raw) for task, event in aggregates.items() if _is_set(raw := event.group)}
-    if groups:
-        values["groups"] = groups
+    if groups or "groups" in fields.report:
+        values["groups"] = _reported(fields, "groups") | groups
     for key, field in _PER_TASK.items():
-        per_task = {
+        per_task = _reported(fields, key) | {
             task: loads(raw)
             for task, event in aggregates.items()
             if _is_set(raw := getattr(event, field), null=True)
@@ -124,6 +125,12 @@ def filter_order(results: Any, names: Iterable[str]) -> list[str]:
         name for key in keys for _, comma, name in [key.partition(",")] if comma and name in known
     )
     return [*appearing, *sorted(known - appearing.keys(), key=str.encode)]
+
+
+def _reported(fields: RunFields, key: str) -> dict[str, Any]:
+    """What the report holds under a key whose entries come with the aggregates: entries of other tasks."""
+    entries = fields.report.get(key)
+    return redact(entries) if isinstance(entries, dict) else {}
 
 
 def _fill_times(report: dict[str, Any], times: Times) -> None:
