@@ -102,7 +102,7 @@ class RunBook:
         return SpooledRun(
             partition=partition,
             run=run,
-            folder=self.spool.folder(partition, run),
+            scratch=self.spool.folder(partition, run) / f"closing-{uuid.uuid4().hex[:8]}",
             tasks=[self.spool.task_files(partition, run, number) for number in range(len(run.tasks))],
             log=self.spool.log_path(partition, run),
         )

@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 from consumer.filesystem import Disk
 from consumer.runs.aggregates import Chosen, choose
 from consumer.runs.fields import RunFields, collect, loads
-from consumer.runs.index import Side, count_distinct
+from consumer.runs.index import ENTRY, Side, count_distinct
 from consumer.runs.lifecycle import TallyKey, counting_ends
 from consumer.runs.publication import Staging, relative_paths
 from consumer.runs.results_json import Times, assemble, dump, filter_order
@@ -52,14 +52,14 @@ class SpooledRun(Struct, frozen=True):
     Attributes:
         partition: Of the input topics.
         run: Its state; nobody changes it any more.
-        folder: Its spool folder.
+        scratch: Folder for sorting, this close-out's own.
         tasks: Files per task number.
         log: Its lifecycle log.
     """
 
     partition: int
     run: RunState
-    folder: Path
+    scratch: Path
     tasks: Sequence[TaskFiles]
     log: Path
 
@@ -182,10 +182,11 @@ def _copy_task(
         copied = copy_samples(
             spooled.tasks[number],
             target,
+            total=task.index // ENTRY.itemsize,
             ranks=ranks,
             attempts=attempts,
             harness=fields.harness,
-            scratch=spooled.folder / "closing",
+            scratch=spooled.scratch,
             on_scores=on_scores,
         )
 
@@ -348,7 +349,10 @@ def _short_counts(spooled: SpooledRun) -> list[str]:
         }
         counts: Mapping[TallyKey, int] = (
             count_distinct(
-                spooled.tasks[numbers[task]].index, keys.keys(), scratch=spooled.folder / "closing"
+                spooled.tasks[numbers[task]].index,
+                run.tasks[numbers[task]].index // ENTRY.itemsize,
+                keys.keys(),
+                scratch=spooled.scratch,
             )
             if task in numbers
             else {}

@@ -115,11 +115,13 @@ def decode_side(content: bytes) -> Side:
     return _side_decoder.decode(content)
 
 
-def read_entries(path: Path, *, chunk: int) -> Iterator[Entries]:
-    """The index in arrival order, at most `chunk` entries at a time."""
+def read_entries(path: Path, *, total: int, chunk: int) -> Iterator[Entries]:
+    """The first `total` entries of the index in arrival order, at most `chunk` at a time."""
+    if not total:
+        return
     with path.open("rb") as file:
-        while (entries := np.fromfile(file, dtype=ENTRY, count=chunk)).size:
-            yield entries
+        for start in range(0, total, chunk):
+            yield np.fromfile(file, dtype=ENTRY, count=min(chunk, total - start))
 
 
 def identity_columns(entries: Entries) -> tuple[npt.NDArray[Any], ...]:
@@ -132,20 +134,22 @@ BUCKET_ENTRIES = 500_000
 disk."""
 
 
-def count_distinct(path: Path, keys: Collection[TallyKey], *, scratch: Path) -> Mapping[TallyKey, int]:
+def count_distinct(
+    path: Path, total: int, keys: Collection[TallyKey], *, scratch: Path
+) -> Mapping[TallyKey, int]:
     """Distinct samples per key (all of one task) in the index at `path`, in bounded memory.
 
     Rejected entries are samples too; one that also has a good row has the same identity, so it counts once.
 
     Args:
         path: The task's index.
+        total: How many of its entries count.
         keys: (task, shard, attempt); the task is only handed back.
         scratch: Folder for buckets, used and emptied if the index is large.
     """
     wanted = {(key.shard, key.attempt): key for key in keys}
     counts = dict.fromkeys(keys, 0)
-    buckets = max(1, -(-path.stat().st_size // (ENTRY.itemsize * BUCKET_ENTRIES)))
-    for entries in _buckets(path, buckets, scratch):
+    for entries in _buckets(path, total, scratch):
         for pair, count in _distinct_per_shard(entries):
             if pair in wanted:
                 counts[wanted[pair]] += count
@@ -168,15 +172,16 @@ def _distinct_per_shard(entries: Entries) -> Iterator[tuple[tuple[int, int], int
     yield from zip(map(tuple, pairs.tolist()), counts.tolist(), strict=True)
 
 
-def _buckets(path: Path, count: int, scratch: Path) -> Iterator[Entries]:
-    if count == 1:
-        yield np.fromfile(path, dtype=ENTRY)
+def _buckets(path: Path, total: int, scratch: Path) -> Iterator[Entries]:
+    count = -(-total // BUCKET_ENTRIES)
+    if count <= 1:
+        yield from read_entries(path, total=total, chunk=BUCKET_ENTRIES)
         return
     scratch.mkdir(parents=True, exist_ok=True)
     files = [scratch / f"bucket-{number}" for number in range(count)]
     handles = [file.open("wb") for file in files]
     try:
-        for entries in read_entries(path, chunk=BUCKET_ENTRIES):
+        for entries in read_entries(path, total=total, chunk=BUCKET_ENTRIES):
             # Any spread will do that puts equal identities together; the multiplier is Knuth's, 2^64 / golden
             # ratio.
             mixed = (entries["id_low"] ^ entries["id_high"]) * np.uint64(0x9E3779B97F4A7C15)

@@ -36,6 +36,7 @@ def canonical_blocks(
     side: Path,
     ranks: Sequence[int],
     *,
+    total: int,
     scratch: Path,
     chunk: int = CHUNK_ENTRIES,
     block: int = BLOCK_ENTRIES,
@@ -46,20 +47,20 @@ def canonical_blocks(
         index: Index file.
         side: Side file, for texts.
         ranks: Rank per filter number.
+        total: How many of the index's entries count.
         scratch: Folder for sorted chunks; emptied on the way.
         chunk: Entries sorted in memory at a time.
         block: Entries read from each sorted chunk at a time.
     """
-    if not index.exists() or index.stat().st_size == 0:
+    if not total:
         return
     scratch.mkdir(parents=True, exist_ok=True)
     lookup = np.asarray(ranks, dtype=np.int64)
     chunks: list[Path] = []
     texts: list[Path] = []
     in_memory: Entries | None = None
-    total = index.stat().st_size // ENTRY.itemsize
     pending: list[tuple[Any, ...]] = []
-    for entries in read_entries(index, chunk=chunk):
+    for entries in read_entries(index, total=total, chunk=chunk):
         ranked = _ranked(entries, lookup)
         is_text = ranked["kind"] == 1
         if is_text.any():

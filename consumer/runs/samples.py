@@ -79,6 +79,7 @@ def copy_samples(
     files: TaskFiles,
     target: BinaryIO,
     *,
+    total: int,
     ranks: Sequence[int],
     attempts: Sequence[int],
     harness: Harness,
@@ -90,6 +91,7 @@ def copy_samples(
     Args:
         files: The task's spool files.
         target: Where to; neither flushed nor synced here.
+        total: How many of the index's entries count.
         ranks: Rank per filter number.
         attempts: Highest attempt per shard number.
         harness: Whose task hash to compute.
@@ -107,7 +109,7 @@ def copy_samples(
     carried: Entries | None = None
     rejected_now_open = False
     try:
-        for block in canonical_blocks(files.index, files.side, ranks, scratch=scratch):
+        for block in canonical_blocks(files.index, files.side, ranks, total=total, scratch=scratch):
             groups, carried, continues = _group(block, carried)
             _count_losers(copied, groups, rows)
             rejected_now_open = _count_rejected(

@@ -132,6 +132,7 @@ class Spool:
         for number in {key.task for key in keys}:
             counts |= index.count_distinct(
                 self.task_files(partition, run, number).index,
+                run.tasks[number].index // index.ENTRY.itemsize,
                 [key for key in keys if key.task == number],
                 scratch=self.folder(partition, run) / "scratch",
             )
