@@ -19,7 +19,7 @@ from consumer.report.table import render
 from consumer.runs import checkpoint
 from consumer.runs.book import RunBook
 from consumer.runs.closeout import Tools
-from consumer.runs.publication import staging_folder
+from consumer.runs.publication import sweep_staging
 from consumer.runs.spool import Spool
 from consumer.settings import Settings
 from consumer.vocabulary import Record
@@ -40,14 +40,15 @@ def worker(
     state = settings.state_path
     lock = checkpoint.StateLock(state)
     executor = ThreadPoolExecutor(max_workers=3, thread_name_prefix="evalsink")
+    worker_name = ""
     try:
         connection = connect(settings.brokers)
         check_topics(connection, settings)
         every_id = {} if connection.embedded else topic_ids(connection, _all_topics(settings))
         ids = {topic: every_id.get(topic, "") for topic in settings.topics.inputs}
         settings.output_path.mkdir(parents=True, exist_ok=True)
-        worker_name = str(state.resolve())
-        disk.remove_tree(staging_folder(settings.output_path, worker_name))
+        worker_name = checkpoint.worker_id(state, disk)
+        sweep_staging(settings.output_path, worker_name, disk=disk, now_s=time.time())
         spool = Spool(state, open_files_max=settings.open_files_max)
         book = RunBook(spool, checkpoint.load(state, group=settings.group, topic_ids=ids, disk=disk))
         outbound = Outbound(connection)
@@ -93,6 +94,8 @@ def worker(
         )
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+        if worker_name:
+            sweep_staging(settings.output_path, worker_name, disk=disk, now_s=time.time())
         lock.release()
 
 

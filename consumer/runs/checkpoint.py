@@ -9,6 +9,7 @@ state: the log rebuilds it.
 import fcntl
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from schemas.state import CHECKPOINT_FORMAT, Checkpoint, PartitionState, RunStat
 
 CHECKPOINT_FILE = "checkpoint.json"
 LOCK_FILE = "lock"
+WORKER_FILE = "worker-id"
 
 _log = logger(__name__)
 
@@ -42,6 +44,14 @@ class StateLock:
     def release(self) -> None:
         """Give it up."""
         os.close(self._descriptor)
+
+
+def worker_id(state: Path, disk: Disk) -> str:
+    """Names the worker that has this state folder: two on different hosts may have it at the same path."""
+    path = state / WORKER_FILE
+    if not path.exists():
+        disk.replace_file(path, uuid.uuid4().hex.encode())
+    return path.read_text("ascii")
 
 
 def capture(group: str, topic_ids: dict[str, str], partitions: dict[int, PartitionState]) -> bytes:

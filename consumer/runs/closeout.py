@@ -16,7 +16,7 @@ from consumer.runs.aggregates import Chosen, choose
 from consumer.runs.fields import RunFields, collect, loads
 from consumer.runs.index import ENTRY, Side, count_distinct
 from consumer.runs.lifecycle import TallyKey, counting_ends
-from consumer.runs.publication import Staging, relative_paths
+from consumer.runs.publication import Staging, relative_paths, remove_provisional
 from consumer.runs.results_json import Times, assemble, dump, filter_order
 from consumer.runs.samples import GAPS_MAX, Copied, copy_samples
 from consumer.runs.scores import TaskScores, disagreements, results_from_scores
@@ -24,8 +24,10 @@ from consumer.runs.spool import TaskFiles, read_record
 from consumer.vocabulary import Record
 from schemas.events import Aggregate
 from schemas.names import RunFiles, run_files
-from schemas.results import Evalsink, RunStatus, TaskEntry
-from schemas.state import RunState
+from schemas.results import OWN_KEY, Evalsink, RunStatus, TaskEntry
+from schemas.state import Cut, RunState
+
+_END_OF_LOG = 2**63 - 1
 
 
 class Tools(Struct, frozen=True):
@@ -92,41 +94,74 @@ def close_out(spooled: SpooledRun, tools: Tools) -> ClosedRun:
         SpoolError: the spool is damaged.
         OSError: the disk; nothing is lost, the run can be closed again.
     """
-    run = spooled.run
     staging = Staging(tools.output, tools.worker, disk=tools.disk)
     try:
-        fields = collect(run, lambda span: read_record(spooled.log, span), tools.decode)
-        files = run_files(
-            run_id=run.run_id, model_name=fields.model_name, date=fields.date, harness=fields.harness
-        )
-        chosen = choose(run, lambda span: read_record(spooled.log, span))
-        aggregates: dict[str, Aggregate] = {
-            task: tools.decode(read_record(spooled.log, record.span))
-            for task, record in chosen.winners.items()
-            if record is not None
-        }
-        tasks = [
-            _copy_task(
-                spooled,
-                number,
-                fields,
-                files=files,
-                aggregate=aggregates.get(task.name),
-                staging=staging,
-            )
-            for number, task in enumerate(run.tasks)
-        ]
-        results = _results(spooled, fields, chosen, aggregates, tasks)
-        content = dump(results)
-        table = tools.render_table(results)
-        (table_path, results_path) = relative_paths(files.folder, [files.table, files.results])
-        staging.add(table_path, _writer(table.encode()))
-        staging.add(results_path, _writer(content))
+        closed = _compose(spooled, tools, staging)
         staging.publish()
     finally:
         staging.discard()
+    remove_provisional(tools.output, spooled.run.run_id)
+    return closed
+
+
+def publish_provisionally(spooled: SpooledRun, tools: Tools) -> ClosedRun:
+    """Publish what there is of an open run below ``partial/``, as if nothing more came.
+
+    A former version is replaced. Outside promise P1: it depends on how far a worker had read.
+
+    Args:
+        spooled: A copy of the run's state, which nobody else changes; the spool files may grow meanwhile.
+        tools: As for `close_out`.
+
+    Raises:
+        OSError: the disk.
+    """
+    run = spooled.run
+    if run.samples_cut is None:
+        run.samples_cut = Cut(_END_OF_LOG, run.seen_ms, expired=True)
+    run.aggregates_cut = run.aggregates_cut or Cut(_END_OF_LOG)
+    staging = Staging(tools.output, tools.worker, disk=tools.disk)
+    try:
+        closed = _compose(spooled, tools, staging)
+        remove_provisional(tools.output, run.run_id)
+        staging.place_provisionally()
+    finally:
+        staging.discard()
+    return closed
+
+
+def _compose(spooled: SpooledRun, tools: Tools, staging: Staging) -> ClosedRun:
+    """Stage all of a run's files, the results JSON last."""
+    run = spooled.run
+    fields = collect(run, lambda span: read_record(spooled.log, span), tools.decode)
+    files = run_files(
+        run_id=run.run_id, model_name=fields.model_name, date=fields.date, harness=fields.harness
+    )
+    chosen = choose(run, lambda span: read_record(spooled.log, span))
+    aggregates: dict[str, Aggregate] = {
+        task: tools.decode(read_record(spooled.log, record.span))
+        for task, record in chosen.winners.items()
+        if record is not None
+    }
+    tasks = [
+        _copy_task(
+            spooled,
+            number,
+            fields,
+            files=files,
+            aggregate=aggregates.get(task.name),
+            staging=staging,
+        )
+        for number, task in enumerate(run.tasks)
+    ]
+    results = _results(spooled, fields, chosen, aggregates, tasks)
+    content = dump(results)
+    table = tools.render_table(results).encode()
+    table_path, results_path = relative_paths(files.folder, [files.table, files.results])
+    staging.add(table_path, lambda file: file.write(table))
+    staging.add(results_path, lambda file: file.write(content))
     return ClosedRun(
-        status=results["evalsink"]["status"],
+        status=results[OWN_KEY]["status"],
         stem=files.stem,
         results=results_path,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -143,15 +178,6 @@ class _TaskCopy(Struct):
     filters: list[str]
     copied: Copied
     scores: TaskScores
-
-
-def _writer(content: bytes) -> Callable[[BinaryIO], None]:
-    def write(file: BinaryIO) -> None:
-        view = memoryview(content)
-        while view:
-            view = view[file.write(view) :]
-
-    return write
 
 
 def _copy_task(

@@ -5,6 +5,7 @@ counts; what is there already is never replaced. Refuses a name taken by other b
 both are kept, somebody looks.
 """
 
+import contextlib
 import hashlib
 import uuid
 from collections.abc import Callable, Sequence
@@ -13,11 +14,13 @@ from typing import BinaryIO
 
 from consumer.errors import DeterminismError
 from consumer.filesystem import Disk
+from schemas.names import PARTIAL_FOLDER, hash8
 
 STAGING_FOLDER = ".evalsink"
 """Below the output folder, so that links stay on one file system; no reader's glob finds what lies in it."""
 
 _COMPARE_BYTES = 1 << 20
+_ABANDONED_S = 7 * 86_400
 
 
 class Staging:
@@ -30,10 +33,10 @@ class Staging:
         self._files: list[tuple[Path, Path]] = []
         self._folder.mkdir(parents=True)
 
-    def add(self, relative: str, write: Callable[[BinaryIO], None]) -> None:
+    def add(self, relative: str, write: Callable[[BinaryIO], object]) -> None:
         """Stage the file that will be published at `relative` to the output folder."""
         staged = self._folder / f"{uuid.uuid4().hex}.tmp"
-        with staged.open("wb", buffering=0) as file:
+        with staged.open("wb") as file:
             write(file)
         self._disk.sync_path(staged)
         self._files.append((staged, self._output / relative))
@@ -57,6 +60,13 @@ class Staging:
                     "Compare the two, remove the wrong one, and start the worker again."
                 )
 
+    def place_provisionally(self) -> None:
+        """Move all of them below ``partial/``, the results JSON last, over whatever is there."""
+        for staged, target in self._files:
+            place = self._output / PARTIAL_FOLDER / target.relative_to(self._output)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(place)
+
     def discard(self) -> None:
         """Remove the staged names; published files stay."""
         self._disk.remove_tree(self._folder)
@@ -65,6 +75,29 @@ class Staging:
 def staging_folder(output: Path, worker: str) -> Path:
     """Where `worker` stages; emptied when it starts."""
     return output / STAGING_FOLDER / hashlib.sha256(worker.encode()).hexdigest()[:16]
+
+
+def remove_provisional(output: Path, run_id: str) -> None:
+    """Remove what a run has below ``partial/``, its results JSON first; nothing there is fine."""
+    mark = f"-{hash8(run_id)}"
+    folder = output / PARTIAL_FOLDER
+    found = [path for path in folder.rglob(f"*{mark}*") if path.is_file()] if folder.is_dir() else []
+    for path in sorted(found, key=lambda path: path.suffix != ".json"):
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others of the model may lie there
+            path.parent.rmdir()
+
+
+def sweep_staging(output: Path, worker: str, *, disk: Disk, now_s: float) -> None:
+    """Remove what this worker staged, and what others left there long ago. No close-out may be running."""
+    disk.remove_tree(staging_folder(output, worker))
+    base = output / STAGING_FOLDER
+    for folder in base.iterdir() if base.is_dir() else ():
+        with contextlib.suppress(OSError):  # its owner may be removing it too
+            if now_s - folder.stat().st_mtime > _ABANDONED_S:
+                disk.remove_tree(folder)
+    with contextlib.suppress(OSError):  # others stage there
+        base.rmdir()
 
 
 def _equal(one: Path, other: Path) -> bool:
