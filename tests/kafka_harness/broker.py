@@ -51,7 +51,7 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
-            port = random.randrange(20_000, 32_000)  # noqa: S311 - not a secret
+            port = random.randrange(20_000, 32_000)
             taken = held.enter_context(socket.socket())
             try:
                 taken.bind(("127.0.0.1", port))
