@@ -48,9 +48,10 @@ _FIRST_ATTEMPT_S = 0.5
 # After a restart of the broker a worker should be back in seconds; kafka-python's own cap is 30 s.
 _RECONNECT_BACKOFF_MAX_MS = 5000
 
-# kafka-python forgets a subscription that comes while a metadata answer is under way, until the next one is due:
-# by default five minutes of silence. A pinned consumer subscribes during its bootstrap and so ran into that in 71
-# of 400 starts; its answers come every second. On a real cluster it takes a periodic refresh at that very moment.
+# kafka-python forgets a subscription that comes while a metadata answer is under way, until the next one is
+# due: by default five minutes of silence. A pinned consumer subscribes during its bootstrap and so ran into
+# that in 71 of 400 starts; its answers come every second. On a real cluster it takes a periodic refresh at
+# that very moment.
 _METADATA_AGE_MAX_MS = 30_000
 _METADATA_AGE_EMBEDDED_MAX_MS = 1_000
 
