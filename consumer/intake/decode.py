@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, DecodeError, Raw, Struct, ValidationError
 from msgspec.structs import replace
 
-from consumer.intake.repair import MAX_DEPTH, mend, mend_otherwise, nests_too_deep
+from consumer.intake.repair import mend, mend_otherwise, nests_too_deep
 from consumer.intake.sift import LooseSamples, sift, sift_loosely
 from consumer.vocabulary import DecodedSamples
 from schemas.events import Aggregate, Event, RunEnded, RunExpired, RunStarted, Samples
@@ -156,7 +156,7 @@ def _rejection(error: Exception) -> Rejection:
         case _RefusedError():
             reason = error.reason
         case RecursionError():
-            reason, detail = "too-deep", f"nests deeper than {MAX_DEPTH} levels"
+            reason, detail = "too-deep", "arrays and objects nest too deeply"
         case UnicodeDecodeError():
             reason = "bad-utf8"
         case ValidationError() if detail.endswith("`$.type`"):
