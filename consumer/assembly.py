@@ -42,7 +42,7 @@ def worker(
     executor = ThreadPoolExecutor(max_workers=3, thread_name_prefix="evalsink")
     worker_name = ""
     try:
-        connection = connect(settings.brokers)
+        connection = connect(settings.brokers, settings.security)
         check_topics(connection, settings)
         every_id = {} if connection.embedded else topic_ids(connection, _all_topics(settings))
         ids = {topic: every_id.get(topic, "") for topic in settings.topics.inputs}
@@ -63,13 +63,7 @@ def worker(
         )
         closing = Closing(
             book,
-            Tools(
-                decode=_decode_again,
-                render_table=_render_table,
-                disk=disk,
-                output=settings.output_path,
-                worker=worker_name,
-            ),
+            tools(settings, worker_name, disk),
             outbound,
             dead_letters,
             receipts,
@@ -97,6 +91,17 @@ def worker(
         if worker_name:
             sweep_staging(settings.output_path, worker_name, disk=disk, now_s=time.time())
         lock.release()
+
+
+def tools(settings: Settings, worker_name: str, disk: Disk) -> Tools:
+    """What close-out needs: one recipe for all who close runs, since the same log has to give the same bytes."""
+    return Tools(
+        decode=_decode_again,
+        render_table=_render_table,
+        disk=disk,
+        output=settings.output_path,
+        worker=worker_name,
+    )
 
 
 def check_topics(connection: Connection, settings: Settings) -> None:

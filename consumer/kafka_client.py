@@ -9,7 +9,7 @@ by what it fails to say: the cluster id, which only librdkafka's mock begins wit
 broker that is slow or still starting is never taken for an embedded one. Only loopback addresses are asked in
 that way.
 
-Only this module, `consumer.intake` and `consumer.publish.producer` import kafka.
+Only this module, `consumer.kafka_security`, `consumer.intake` and `consumer.publish.producer` import kafka.
 """
 
 import ipaddress
@@ -29,6 +29,8 @@ from kafka.net.compat import KafkaNetClient
 from msgspec import Struct
 
 from consumer.errors import BrokerError, UsageError
+from consumer.kafka_security import check_admission, client_settings
+from consumer.settings import Security
 from consumer.telemetry.logs import logger
 from consumer.vocabulary import TopicPartition
 
@@ -84,18 +86,20 @@ class Connection(Struct, frozen=True):
     settings: dict[str, Any]
 
 
-def connect(brokers: str, *, timeout_s: float = 10) -> Connection:
+def connect(brokers: str, security: Security | None = None, *, timeout_s: float = 10) -> Connection:
     """Ask until somebody answers.
 
     Args:
         brokers: ``host:port`` separated by commas; the port defaults to 9092.
+        security: TLS and SASL; not given: neither.
         timeout_s: Give up after this many seconds.
 
     Raises:
-        UsageError: `brokers` is not a list of addresses.
-        BrokerError: nobody answered as Kafka does. Nothing was done; call again.
+        UsageError: `brokers` is not a list of addresses, or a file that `security` names cannot be used.
+        BrokerError: nobody answered as Kafka does, or let us in. Nothing was done; call again.
     """
     servers = _servers(brokers)
+    security = security or Security()
     _quieten()
     settings: dict[str, Any] = {
         "bootstrap_servers": [
@@ -105,24 +109,28 @@ def connect(brokers: str, *, timeout_s: float = 10) -> Connection:
         "bootstrap_timeout_ms": round(timeout_s * 1000),
         "reconnect_backoff_max_ms": _RECONNECT_BACKOFF_MAX_MS,
         "metadata_max_age_ms": _METADATA_AGE_MAX_MS,
+        **client_settings(security),
     }
     pinned = {
         **settings,
         "api_version": EMBEDDED_API_VERSION,
         "metadata_max_age_ms": _METADATA_AGE_EMBEDDED_MAX_MS,
     }
+    secured = security.tls or security.sasl
     loopback = all(_is_loopback(host) for host, _ in servers)
     deadline = time.monotonic() + timeout_s
     attempt_s = _FIRST_ATTEMPT_S if loopback else timeout_s
     while time.monotonic() < deadline:
-        if loopback and _cluster_id(pinned, attempt_s, deadline).startswith(_EMBEDDED_CLUSTER_ID):
+        if secured:
+            check_admission(settings, security, servers, attempt_s)
+        elif loopback and _cluster_id(pinned, attempt_s, deadline).startswith(_EMBEDDED_CLUSTER_ID):
             log.info("embedded_broker_found", brokers=brokers, api_version=EMBEDDED_API_VERSION)
             return Connection(brokers, embedded=True, settings=pinned)
         if _cluster_id(settings, attempt_s, deadline):
             return Connection(brokers, embedded=False, settings=settings)
         attempt_s *= 2
     raise BrokerError(
-        f"no Kafka answers at {brokers} within {timeout_s:g} s ({_diagnosis(servers)}); "
+        f"no Kafka answers at {brokers} within {timeout_s:g} s ({_diagnosis(servers, security)}); "
         "say where it is with --brokers or EVALSINK_BROKERS"
     )
 
@@ -258,7 +266,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _diagnosis(servers: list[tuple[str, int]]) -> str:
+def _diagnosis(servers: list[tuple[str, int]], security: Security) -> str:
     """What a plain connection says: the clients' own errors only say "timed out"."""
     for host, port in servers:
         try:
@@ -266,7 +274,10 @@ def _diagnosis(servers: list[tuple[str, int]]) -> str:
         except OSError as error:
             why = f"{host}:{port}: {error.strerror or error}"
         else:
-            return f"{host}:{port} accepts connections but does not answer as a plaintext Kafka listener does"
+            return (
+                f"{host}:{port} accepts connections but does not answer as a Kafka listener for "
+                f"{security.protocol} does: is security.protocol right?"
+            )
     return why
 
 

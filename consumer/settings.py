@@ -1,14 +1,18 @@
 """Settings: one TOML file and ``EVALSINK_…`` variables, parsed once into a frozen struct.
 
 Order: a flag of the command line, then the environment, then the file, then the default. Unknown keys and
-values of the wrong kind are refused with the setting's name.
+values of the wrong kind are refused with the setting's name. A setting of a part is called
+``EVALSINK_PART_NAME``: EVALSINK_TOPICS_SAMPLES, EVALSINK_SECURITY_PROTOCOL.
+
+Passwords come from files of their own or from the environment. They are refused in the TOML file, which gets
+copied about, and no flag takes one. Whatever prints settings gets a mask (`Secret`).
 """
 
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -32,6 +36,76 @@ class Topics(Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(dict.fromkeys((self.samples, self.aggregates)))
 
 
+class Secret(str):
+    """A password: text to code that uses it, a mask wherever it is shown; msgspec refuses to encode it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+
+class Security(Struct, frozen=True, forbid_unknown_fields=True):
+    """How we and Kafka know each other. Files are PEM.
+
+    Attributes:
+        protocol: As Kafka's ``security.protocol``. SASL_PLAINTEXT sends everything in the clear, with the
+            mechanism PLAIN the password too.
+        ca_file: Certificates of the authorities we trust; not given: the system's.
+        certificate_file: Our own certificate, for brokers that ask for one.
+        key_file: Its key; not given: it stands in `certificate_file`.
+        key_password_file: Holds the key's password, if it has one.
+        mechanism: Of SASL.
+        username: For SASL.
+        password_file: Holds the password for SASL; a line end after it does not count.
+        password: Only ever from EVALSINK_SECURITY_PASSWORD, and it wins over `password_file`.
+    """
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    key_password_file: str = ""
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    username: str = ""
+    password_file: str = ""
+    password: Secret = Secret()
+
+    def __post_init__(self) -> None:
+        """Refuse what would be ignored: somebody believes to be safe by it."""
+        if self.sasl and not (self.username and (self.password or self.password_file)):
+            raise ValueError(
+                f"security.protocol {self.protocol} needs security.username, and security.password_file or "
+                "EVALSINK_SECURITY_PASSWORD"
+            )
+        if not self.sasl and (self.username or self.password or self.password_file):
+            raise ValueError(
+                f"a user or password is given, but security.protocol is {self.protocol}: SASL_SSL is meant?"
+            )
+        if not self.tls and (self.ca_file or self.certificate_file or self.key_file):
+            raise ValueError(
+                f"a certificate or key is given, but security.protocol is {self.protocol}: SASL_SSL is meant?"
+            )
+        if (self.key_file or self.key_password_file) and not self.certificate_file:
+            raise ValueError("security.key_file needs security.certificate_file")
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.protocol.endswith("SSL")
+
+    @property
+    def sasl(self) -> bool:
+        """Whether there is a user with a password."""
+        return self.protocol.startswith("SASL")
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set.
 
@@ -41,6 +115,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         output: Folder of published runs.
         state: This worker's own folder: spool, checkpoint, receipts. Private to one process.
         topics: Topic names.
+        security: TLS and SASL.
         checkpoint_interval_s: Seconds between checkpoints while records come.
         poll_timeout_ms: Longest wait of one poll, milliseconds.
         poll_records_max: Records taken by one poll.
@@ -53,6 +128,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     output: str = "output"
     state: str = "state"
     topics: Topics = Topics()
+    security: Security = Security()
     checkpoint_interval_s: Annotated[float, Meta(gt=0)] = 2.0
     poll_timeout_ms: Annotated[int, Meta(ge=1)] = 250
     poll_records_max: Annotated[int, Meta(ge=1)] = 4000
@@ -68,6 +144,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     def state_path(self) -> Path:
         """`state` as a path."""
         return Path(self.state)
+
+
+_PARTS: dict[str, type[Struct]] = {"topics": Topics, "security": Security}
 
 
 def load(
@@ -91,24 +170,42 @@ def load(
     if "KAFKA_BOOTSTRAP_SERVERS" in environ:
         values["brokers"] = environ["KAFKA_BOOTSTRAP_SERVERS"]
     for name in Settings.__struct_fields__:
-        if name != "topics" and (value := environ.get(f"EVALSINK_{name.upper()}")) is not None:
+        if name in _PARTS:
+            _add_part(values, name, environ)
+        elif (value := environ.get(f"EVALSINK_{name.upper()}")) is not None:
             values[name] = value
-    topics = {
-        name: value
-        for name in Topics.__struct_fields__
-        if (value := environ.get(f"EVALSINK_TOPICS_{name.upper()}")) is not None
-    }
-    if topics:
-        values["topics"] = {**values.get("topics", {}), **topics}
     values.update({name: value for name, value in (flags or {}).items() if value is not None})
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_convert_secret)
     except msgspec.ValidationError as error:
         raise UsageError(f"setting refused: {error}") from error
 
 
+def _add_part(values: dict[str, Any], part: str, environ: Mapping[str, str]) -> None:
+    given = {
+        name: value
+        for name in _PARTS[part].__struct_fields__
+        if (value := environ.get(f"EVALSINK_{part}_{name}".upper())) is not None
+    }
+    # Something else than a table is left as it is, to be refused with everything else of the wrong kind.
+    if given and isinstance(before := values.get(part, {}), dict):
+        values[part] = before | given
+
+
+def _convert_secret(kind: type, value: object) -> Any:
+    if kind is not Secret or not isinstance(value, str):
+        raise TypeError(f"expected text, not {type(value).__name__}")
+    return Secret(value)
+
+
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read settings from {path}: {error}") from error
+    if isinstance(security := values.get("security"), dict) and "password" in security:
+        raise UsageError(
+            f"{path}: security.password does not belong into a settings file; put it into a file of its own "
+            "(security.password_file) or into EVALSINK_SECURITY_PASSWORD"
+        )
+    return values

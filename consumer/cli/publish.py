@@ -85,7 +85,7 @@ def command(  # noqa: PLR0917 - click passes them by name
         raise UsageError(
             f"--run-id names one run, but {path} holds {len(found.outputs)}: name one results file"
         )
-    with Sender(connect(settings.brokers), settings.topics) as sender:
+    with Sender(connect(settings.brokers, settings.security), settings.topics) as sender:
         publications = _prepare(
             found.outputs,
             shards=shards,

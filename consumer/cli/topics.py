@@ -39,7 +39,7 @@ def command(
     the settings (topics).
     """
     settings = load(flags={"brokers": brokers}, config=config)
-    connection = connect(settings.brokers)
+    connection = connect(settings.brokers, settings.security)
     if connection.embedded:
         _on_embedded(connection, settings.topics, partitions)
         return
