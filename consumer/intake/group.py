@@ -77,12 +77,15 @@ class GroupSource:
                 partition_assignment_strategy=[RangePartitionAssignor],
                 max_poll_records=settings.poll_records_max,
             )
+            # The option of that name does not reach what sends the requests (3.0.12).
+            self._consumer._cluster.config["allow_auto_create_topics"] = False  # noqa: SLF001
+            self._listener = _Parking()
+            self._listener.consumer = self._consumer
+            self._consumer.subscribe(topics=list(self._topics), listener=self._listener)
             for topic in self._topics:
-                # A leader without metadata skips the topic silently, and a rebalance later everything moves.
+                # A leader without metadata skips the topic silently, and what comes after the join counts as
+                # changed: a rebalance later everything moves.
                 self._consumer.partitions_for_topic(topic)
-        self._listener = _Parking()
-        self._listener.consumer = self._consumer
-        self._consumer.subscribe(topics=list(self._topics), listener=self._listener)
 
     def poll(self) -> Sequence[Record]:
         """Records of started partitions; waits at most `poll_timeout_ms`.
