@@ -28,6 +28,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from consumer.errors import SpoolError
 from consumer.runs.lifecycle import TallyKey
 
 
@@ -111,17 +112,31 @@ def encode_side(
 
 
 def decode_side(content: bytes) -> Side:
-    """The side entry of `encode_side`."""
-    return _side_decoder.decode(content)
+    """The side entry of `encode_side`.
+
+    Raises:
+        SpoolError: `content` is none.
+    """
+    try:
+        return _side_decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SpoolError(f"the spool's side file does not hold what its index names: {error}") from error
 
 
 def read_entries(path: Path, *, total: int, chunk: int) -> Iterator[Entries]:
-    """The first `total` entries of the index in arrival order, at most `chunk` at a time."""
+    """The first `total` entries of the index in arrival order, at most `chunk` at a time.
+
+    Raises:
+        SpoolError: it holds fewer.
+    """
     if not total:
         return
     with path.open("rb") as file:
         for start in range(0, total, chunk):
-            yield np.fromfile(file, dtype=ENTRY, count=min(chunk, total - start))
+            entries = np.fromfile(file, dtype=ENTRY, count=min(chunk, total - start))
+            if entries.size != min(chunk, total - start):
+                raise SpoolError(f"{path} holds fewer than the {total} rows that were received")
+            yield entries
 
 
 def identity_columns(entries: Entries) -> tuple[npt.NDArray[Any], ...]:

@@ -175,9 +175,8 @@ def _count_losers(copied: Copied, groups: _Groups, rows: int) -> None:
     superseded = (losers["shard"] == winners["shard"]) & (losers["attempt"] < winners["attempt"])
     alike = ~superseded & (losers["length"] == winners["length"]) & (losers["crc"] == winners["crc"])
     equal = sum(
-        os.pread(rows, int(loser["length"]), int(loser["position"]))
-        == os.pread(rows, int(winner["length"]), int(winner["position"]))
-        for loser, winner in zip(losers[alike], winners[alike], strict=True)
+        one == other
+        for one, other in zip(_lines(rows, losers[alike]), _lines(rows, winners[alike]), strict=True)
     )
     copied.superseded += int(np.count_nonzero(superseded))
     copied.duplicates += equal
@@ -228,27 +227,32 @@ def _find_gaps(copied: Copied, rank: int, winners: Entries) -> None:
         return
     before = np.concatenate([[copied.highest.get(rank, -1)], ids[:-1]])
     gaps = copied.gaps.setdefault(rank, [])
-    for place in np.flatnonzero(ids - before > 1):
+    # Not a difference: between far ends of 64 bits that would overflow.
+    for place in np.flatnonzero(ids > before + 1):
         if len(gaps) <= GAPS_MAX:
             gaps.append((int(before[place]) + 1, int(ids[place]) - 1))
     copied.highest[rank] = int(ids[-1])
 
 
-def _contents(rows: int, winners: Entries) -> Iterator[tuple[bytes, list[int]]]:
-    """The winners' lines in order, in pieces of about `COPY_BYTES`, with the lengths of their rows."""
-    positions = winners["position"].tolist()
-    lengths = winners["length"].tolist()
-    crcs = winners["crc"].tolist()
-    parts: list[bytes] = []
-    sizes: list[int] = []
-    held = 0
-    for position, length, crc in zip(positions, lengths, crcs, strict=True):
+def _lines(rows: int, entries: Entries) -> Iterator[bytes]:
+    """The rows of `entries` with their newlines, as they were received."""
+    columns = (entries[name].tolist() for name in ("position", "length", "crc"))
+    for position, length, crc in zip(*columns, strict=True):
         line = os.pread(rows, length + 1, position)
         if len(line) != length + 1 or line[-1:] != b"\n" or zlib.crc32(memoryview(line)[:length]) != crc:
             raise SpoolError(f"the spool does not hold the row that its index names at byte {position}")
+        yield line
+
+
+def _contents(rows: int, winners: Entries) -> Iterator[tuple[bytes, list[int]]]:
+    """The winners' lines in order, in pieces of about `COPY_BYTES`, with the lengths of their rows."""
+    parts: list[bytes] = []
+    sizes: list[int] = []
+    held = 0
+    for line in _lines(rows, winners):
         parts.append(line)
-        sizes.append(length)
-        held += length + 1
+        sizes.append(len(line) - 1)
+        held += len(line)
         if held >= COPY_BYTES:
             yield b"".join(parts), sizes
             parts, sizes, held = [], [], 0
