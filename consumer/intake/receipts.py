@@ -7,6 +7,7 @@ table remembers how far it has read, so only new ones are read again; losing the
 Receipts of other groups are passed over.
 """
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -78,6 +79,10 @@ class ReceiptTable:
         self._db.execute("INSERT OR REPLACE INTO progress VALUES (?, ?, ?)", (partition, topic_id, offset))
         self._db.commit()
 
+    def commit(self) -> None:
+        """Let other processes see what was added."""
+        self._db.commit()
+
     def close(self) -> None:
         """Close it."""
         self._db.commit()
@@ -86,9 +91,29 @@ class ReceiptTable:
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path)
         database.execute("PRAGMA journal_mode = WAL")
+        # Commits need not outlive a power cut: what is lost is read again, and no sync holds the poll thread.
+        database.execute("PRAGMA synchronous = NORMAL")
         database.executescript(_SCHEMA)
         database.execute("SELECT count(*) FROM progress").fetchone()
         return database
+
+
+def read_table(state: Path) -> list[tuple[int, Receipt]]:
+    """(partition, receipt) of every receipt in a state folder's table, in no order.
+
+    Takes no lock and changes nothing; a worker may be writing.
+
+    Raises:
+        sqlite3.DatabaseError: the table is damaged.
+    """
+    path = state / TABLE_FILE
+    if not path.exists():
+        return []
+    # Without a log beside it nobody is writing, and the reader need not make the files that go with one.
+    mode = "mode=ro" if path.with_name(f"{TABLE_FILE}-wal").exists() else "immutable=1"
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as database:
+        rows = database.execute("SELECT part, receipt FROM receipts").fetchall()
+    return [(partition, _decoder.decode(receipt)) for partition, receipt in rows]
 
 
 class Receipts:
@@ -132,8 +157,9 @@ class Receipts:
         )
 
     def remember(self, partition: int, receipt: Receipt) -> None:
-        """Add an acknowledged receipt of our own to the table."""
+        """Add an acknowledged receipt of our own to the table, for others to see (`read_table`)."""
         self._table.add(partition, receipt)
+        self._table.commit()
 
     def catch_up(self, partition: int) -> None:
         """Read the partition's receipts to their end.
