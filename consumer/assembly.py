@@ -8,6 +8,7 @@ from typing import Any
 
 from consumer.closing import Closing
 from consumer.errors import BrokerError
+from consumer.expiry import Expiry
 from consumer.filesystem import Disk
 from consumer.intake.deadletters import DeadLetters
 from consumer.intake.decode import Rejection, decode
@@ -21,6 +22,7 @@ from consumer.runs.book import RunBook
 from consumer.runs.closeout import Tools
 from consumer.runs.publication import sweep_staging
 from consumer.runs.spool import Spool
+from consumer.saving import Saving
 from consumer.settings import Settings
 from consumer.vocabulary import Record
 from consumer.worker import Worker
@@ -41,6 +43,7 @@ def worker(
     lock = checkpoint.StateLock(state)
     executor = ThreadPoolExecutor(max_workers=3, thread_name_prefix="evalsink")
     worker_name = ""
+    source: GroupSource | None = None
     try:
         connection = connect(settings.brokers, settings.security)
         check_topics(connection, settings)
@@ -61,9 +64,11 @@ def worker(
             topic=settings.topics.receipts,
             topic_id=every_id.get(settings.topics.receipts, ""),
         )
+        tooling = tools(settings, worker_name, disk)
+        source = GroupSource(connection, settings)
         closing = Closing(
             book,
-            tools(settings, worker_name, disk),
+            tooling,
             outbound,
             dead_letters,
             receipts,
@@ -75,18 +80,32 @@ def worker(
         )
         yield Worker(
             settings,
-            source=GroupSource(connection, settings),
+            source=source,
             book=book,
             outbound=outbound,
             dead_letters=dead_letters,
             receipts=receipts,
             closing=closing,
+            expiry=Expiry(
+                settings,
+                book,
+                tooling,
+                outbound,
+                executor=executor,
+                clock=clock,
+                now_ms=lambda: int(time.time() * 1000),
+            ),
+            saving=Saving(
+                settings, book, source, outbound, topic_ids=ids, disk=disk, executor=executor, clock=clock
+            ),
             topic_ids=ids,
-            disk=disk,
-            executor=executor,
             clock=clock,
         )
     finally:
+        if source is not None:
+            # After an error too: without a word of leaving, others wait for the session to time out.
+            with contextlib.suppress(BrokerError):
+                source.close()
         executor.shutdown(wait=True, cancel_futures=True)
         if worker_name:
             sweep_staging(settings.output_path, worker_name, disk=disk, now_s=time.time())
@@ -94,7 +113,7 @@ def worker(
 
 
 def tools(settings: Settings, worker_name: str, disk: Disk) -> Tools:
-    """What close-out needs: one recipe for all who close runs, since the same log has to give the same bytes."""
+    """What close-out needs: one recipe for all who close runs, so that one log gives the same bytes."""
     return Tools(
         decode=_decode_again,
         render_table=_render_table,

@@ -37,6 +37,18 @@ class VerificationError(EvalsinkError):
     exit_code = 1
 
 
+class DeadLetterLimit(EvalsinkError):  # noqa: N818 - it names a limit, and reads as one in a log
+    """So many records in a row became dead letters that stopping is better than going on. Nothing is lost."""
+
+    exit_code = 5
+
+
+class DiskFullError(EvalsinkError):
+    """The worker was asked to stop while the disk was full. Nothing is lost: the log is read again."""
+
+    exit_code = 6
+
+
 class SpoolError(EvalsinkError):
     """The spool does not hold what its index says: a disk fault.
 

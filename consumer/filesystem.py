@@ -6,11 +6,17 @@ changed. The functions raise `OSError` as the system gives it and leave what was
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+
+def is_disk_full(error: OSError) -> bool:
+    """The disk or a quota is full: what somebody frees comes back."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 @functools.cache

@@ -121,6 +121,20 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         poll_records_max: Records taken by one poll.
         open_files_max: Spool files held open at a time.
         session_timeout_ms: Kafka session time-out, milliseconds.
+        grace_s: Seconds without a record after which a run with at least one end is shown below
+            ``partial/``.
+        abandon_after_s: Seconds without a record after which a run is given up; `grace_s` if every shard has
+            ended and one failed.
+        lost_state_keep_s: Seconds after which the local state of a partition that went to another worker is
+            removed.
+        drain_timeout_s: Longest wait of an orderly stop, seconds.
+        watchdog_s: Seconds without a turn of the loop after which the process ends itself (exit code 70).
+        dead_letters_in_a_row_max: Dead letters of one partition without a good record between them after
+            which the worker stops, rather than bury what a bad deployment sends. Late ones do not count.
+        group_instance_id: Static membership: this member's own name in the group, the same after a restart.
+            Never mix members with and without one in a group.
+        durable: Where a run must be before its receipt is written: the output folder, which must outlive the
+            worker's disk.
     """
 
     brokers: str = DEFAULT_BROKERS
@@ -134,6 +148,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     poll_records_max: Annotated[int, Meta(ge=1)] = 4000
     open_files_max: Annotated[int, Meta(ge=4)] = 256
     session_timeout_ms: Annotated[int, Meta(ge=1000)] = 45_000
+    grace_s: Annotated[float, Meta(gt=0)] = 900.0
+    abandon_after_s: Annotated[float, Meta(gt=0)] = 86_400.0
+    lost_state_keep_s: Annotated[float, Meta(gt=0)] = 86_400.0
+    drain_timeout_s: Annotated[float, Meta(gt=0)] = 30.0
+    watchdog_s: Annotated[float, Meta(gt=0)] = 300.0
+    dead_letters_in_a_row_max: Annotated[int, Meta(ge=1)] = 100_000
+    group_instance_id: str = ""
+    durable: Literal["output"] = "output"
 
     @property
     def output_path(self) -> Path:

@@ -171,6 +171,7 @@ class PartitionState(Struct):
     positions: dict[str, int] = {}
     runs: dict[str, RunState] = {}
     tainted_below: dict[str, int] = {}
+    buried_in_a_row: int = 0
 
 
 class Checkpoint(Struct):

@@ -15,6 +15,7 @@ from kafka import TopicPartition as KafkaTopicPartition
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
     CommitFailedError,
+    FencedInstanceIdError,
     KafkaError,
     RebalanceInProgressError,
     UnsupportedCodecError,
@@ -56,12 +57,14 @@ class GroupSource:
     """A member of the group `settings.group` on the input topics."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
-        session = {
+        session: dict[str, Any] = {
             "session_timeout_ms": settings.session_timeout_ms,
             "heartbeat_interval_ms": max(500, settings.session_timeout_ms // 15),
         }
         if connection.embedded:
-            session = _EMBEDDED_SESSION
+            session = dict(_EMBEDDED_SESSION)
+        if settings.group_instance_id:
+            session["group_instance_id"] = settings.group_instance_id
         self._topics = settings.topics.inputs
         self._poll_timeout_ms = settings.poll_timeout_ms
         with broker_errors(f"joining the group {settings.group}"):
@@ -86,6 +89,17 @@ class GroupSource:
                 # A leader without metadata skips the topic silently, and what comes after the join counts as
                 # changed: a rebalance later everything moves.
                 self._consumer.partitions_for_topic(topic)
+
+    def hold(self) -> None:
+        """Stay a member for one poll's time, but take no record; the next `poll` goes on."""
+        flowing = self._consumer.assignment() - self._consumer.paused()
+        self._consumer.pause(*flowing)
+        try:
+            self.poll()
+        finally:
+            # A rebalance meanwhile parked everything anew: what it parked stays parked until `start`.
+            if not self._listener.noted:
+                self._consumer.resume(*flowing)
 
     def poll(self) -> Sequence[Record]:
         """Records of started partitions; waits at most `poll_timeout_ms`.
@@ -163,6 +177,8 @@ class GroupSource:
 
         Raises:
             CommitRefused: the group did not take it.
+            BrokerError: it never will: no rights, or a static member was replaced by another of its name
+                (polling alone would not tell).
         """
         if not offsets:
             return
@@ -174,6 +190,10 @@ class GroupSource:
                 },
                 timeout_ms=_REQUEST_TIMEOUT_MS,
             )
+        except FencedInstanceIdError as error:
+            raise BrokerError(
+                "another worker has this worker's group_instance_id; give each its own"
+            ) from error
         except (CommitFailedError, RebalanceInProgressError) as error:
             raise CommitRefused(str(error)) from error
         except KafkaError as error:

@@ -51,7 +51,7 @@ class Outbound:
         topic: str,
         *,
         key: bytes | None,
-        value: bytes,
+        value: bytes | None,
         headers: list[tuple[str, bytes]] | None = None,
         partition: int | None = None,
     ) -> int:

@@ -42,6 +42,9 @@ class Source(Protocol):
     def poll(self) -> Sequence[Record]:
         """Records in order per topic-partition; may be empty."""
 
+    def hold(self) -> None:
+        """Stay a member for a moment without taking records."""
+
     def assignments(self) -> Sequence[Assignment]:
         """What changed since the last call, in order."""
 

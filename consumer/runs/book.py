@@ -61,22 +61,22 @@ class RunBook:
         return run
 
     def apply(self, run: RunState, record: Record, event: Event, roles: Collection[Role]) -> Outcome:
-        """Apply one decoded record to its run.
+        """`take` and `settle` in one, for who need not survive a full disk."""
+        outcome = self.take(run, record, event, roles)
+        self.settle(run, record)
+        return outcome
+
+    def take(self, run: RunState, record: Record, event: Event, roles: Collection[Role]) -> Outcome:
+        """Apply one decoded record to its run, in memory and in the spool's buffers; `settle` comes next.
 
         Args:
             run: The run, settled or not.
             record: Where it stood.
             event: What it held.
             roles: What the record's topic carries.
-
-        Raises:
-            OSError: the spool cannot be written; the same bytes are written again by the next flush.
         """
         if isinstance(event, RunExpired):
-            effective = lifecycle.apply_expired(run, event, record, roles)
-            if effective:
-                self._settle(run, record)
-            return "expired" if effective else "surplus"
+            return "expired" if lifecycle.apply_expired(run, event, record, roles) else "surplus"
         role = role_of(event)
         cut = lifecycle.cut_of(run, role)
         if cut is not None and record.offset > cut.offset:
@@ -93,8 +93,15 @@ class RunBook:
             case _:
                 self._append(run, record, event)
         lifecycle.note_record(run, record)
-        self._settle(run, record)
         return "applied"
+
+    def settle(self, run: RunState, record: Record) -> None:
+        """Decide what `record`, just taken, decides.
+
+        Raises:
+            OSError: the indexes cannot be written or read; nothing was decided, call again.
+        """
+        lifecycle.settle(run, record, partial(self.spool.count_distinct, record.partition, run))
 
     def spooled(self, partition: int, run: RunState) -> SpooledRun:
         """What close-out needs of a settled run; everything appended is flushed."""
@@ -128,9 +135,6 @@ class RunBook:
 
     def _log(self, run: RunState, record: Record) -> Span:
         return self.spool.append_record(record.partition, run, record)
-
-    def _settle(self, run: RunState, record: Record) -> None:
-        lifecycle.settle(run, record, partial(self.spool.count_distinct, record.partition, run))
 
     def _task_number(self, partition: int, run: RunState, name: str) -> int:
         numbers = self._numbers.get((partition, run.run_id))

@@ -35,7 +35,7 @@ _record_decoder = msgspec.msgpack.Decoder(Record)
 LOG_FILE = "lifecycle.log"
 
 BUFFER_BYTES_MAX = 8 * 1024 * 1024
-"""Rows held back for one larger write; beyond it `append` flushes by itself."""
+"""Bytes held back for larger writes. Appending never writes by itself: so it cannot fail half way."""
 
 
 class TaskFiles(Struct, frozen=True):
@@ -138,6 +138,11 @@ class Spool:
             )
         return counts
 
+    @property
+    def is_full(self) -> bool:
+        """So much is held back that it should be flushed."""
+        return self._buffered > BUFFER_BYTES_MAX
+
     def flush(self) -> None:
         """Hand everything to the operating system.
 
@@ -171,8 +176,6 @@ class Spool:
         else:
             entry[1].append(content)
         self._buffered += len(content)
-        if self._buffered > BUFFER_BYTES_MAX:
-            self.flush()
 
     def _descriptor(self, path: Path) -> int:
         descriptor = self._open.pop(path, None)
