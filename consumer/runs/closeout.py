@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from consumer.filesystem import Disk
 from consumer.runs.aggregates import Chosen, choose
@@ -23,7 +24,7 @@ from consumer.runs.scores import TaskScores, disagreements, results_from_scores
 from consumer.runs.spool import TaskFiles, read_record
 from consumer.vocabulary import Record
 from schemas.events import Aggregate
-from schemas.names import RunFiles, run_files
+from schemas.names import PARTIAL_FOLDER, RunFiles, run_files
 from schemas.results import OWN_KEY, Evalsink, RunStatus, TaskEntry
 from schemas.state import Cut, RunState
 
@@ -127,7 +128,7 @@ def publish_provisionally(spooled: SpooledRun, tools: Tools) -> ClosedRun:
         staging.place_provisionally()
     finally:
         staging.discard()
-    return closed
+    return replace(closed, results=f"{PARTIAL_FOLDER}/{closed.results}")
 
 
 def _compose(spooled: SpooledRun, tools: Tools, staging: Staging) -> ClosedRun:

@@ -86,6 +86,7 @@ def remove_provisional(output: Path, run_id: str) -> None:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others of the model may lie there
             path.parent.rmdir()
+            folder.rmdir()
 
 
 def sweep_staging(output: Path, worker: str, *, disk: Disk, now_s: float) -> None:
