@@ -1,8 +1,8 @@
 """Secrets in ``config`` and ``report`` are replaced before they reach the disk.
 
 The rule is lmms-eval's (``evaluator.py``, ``_redact``), with two differences: only strings are secrets
-(``"token": true`` stays), and names of a tokenizer's special tokens (``tokenizer_pad_token``, ``eos_token``)
-are no secrets.
+(``"token": true`` stays; below a secret key every string is one), and names of a tokenizer's special tokens
+(``tokenizer_pad_token``, ``eos_token``) are no secrets.
 """
 
 import re
@@ -22,7 +22,8 @@ _HF_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")
 def redact(value: Any, key: str = "") -> Any:
     """`value`, a JSON value found under `key`, without secrets."""
     if isinstance(value, dict):
-        return {name: redact(item, name) for name, item in value.items()}
+        below = key if _is_secret(key.lower()) else ""
+        return {name: redact(item, below or name) for name, item in value.items()}
     if isinstance(value, list):
         return [redact(item, key) for item in value]
     if not isinstance(value, str):
