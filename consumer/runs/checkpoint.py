@@ -129,6 +129,6 @@ def _remove_strangers(runs: Path, partitions: dict[int, PartitionState]) -> None
     for folder in runs.iterdir() if runs.is_dir() else ():
         state = partitions.get(int(folder.name)) if folder.name.isdigit() else None
         known = {run.folder for run in state.runs.values()} if state else set()
-        for run in folder.iterdir():
+        for run in folder.iterdir() if folder.is_dir() else ():
             if run.name not in known:
                 shutil.rmtree(run, ignore_errors=True)
