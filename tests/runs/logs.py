@@ -336,8 +336,6 @@ class Reader:
         outcome = self.book.apply(run, record, event, roles)  # type: ignore[arg-type]
         if outcome == "late":
             self.refused[event.run_id, sent.topic, sent.offset] = "late"
-        else:
-            self.book.settle(run, record)
         return outcome
 
     def save(self) -> None:
