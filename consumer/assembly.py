@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from consumer.closing import Closing
-from consumer.errors import BrokerError
+from consumer.errors import BrokerError, SpoolError
 from consumer.expiry import Expiry
 from consumer.filesystem import Disk
 from consumer.intake.deadletters import DeadLetters
@@ -101,6 +101,10 @@ def worker(
             topic_ids=ids,
             clock=clock,
         )
+    except SpoolError:
+        # What the disk damaged, the log rebuilds: the next start finds no checkpoint.
+        checkpoint.discard(state)
+        raise
     finally:
         if source is not None:
             # After an error too: without a word of leaving, others wait for the session to time out.

@@ -90,7 +90,19 @@ class Worker:
         self._assigned_once = False
         self._idle_since: float | None = None
         self._stop = False
+        self.turns = 0
+        self.is_drained = False
         self.counts = Counts()
+
+    @property
+    def violations(self) -> list[str]:
+        """Runs that are not published, since files of other content bear their names."""
+        return self._closing.violations
+
+    @property
+    def is_stopping(self) -> bool:
+        """`stop` was called."""
+        return self._stop
 
     def stop(self) -> None:
         """Ask the loop to end; safe in a signal handler."""
@@ -119,6 +131,7 @@ class Worker:
 
     def tick(self) -> bool:
         """One turn of the loop. Returns True if records came."""
+        self.turns += 1
         records = self._source.poll()
         self._take_assignments()
         for record in records:
@@ -180,8 +193,8 @@ class Worker:
             if state.buried_in_a_row >= self._settings.dead_letters_in_a_row_max:
                 raise DeadLetterLimit(
                     f"{state.buried_in_a_row} dead letters in a row from partition {record.partition} of "
-                    f"{record.topic}, the next at offset {record.offset} ({reason}): mend what produces them, "
-                    "or raise the setting dead_letters_in_a_row_max"
+                    f"{record.topic}, the next at offset {record.offset} ({reason}): mend what produces "
+                    "them, or raise the setting dead_letters_in_a_row_max"
                 )
             state.buried_in_a_row += 1
         self._dead_letters.send(record, reason, detail, rows)
@@ -273,6 +286,7 @@ class Worker:
                         f"stopped while the disk was full: {error}; nothing is lost, the log is read again"
                     ) from error
                 self._source.hold()
+                self.turns += 1
 
     def _at_end(self) -> Collection[int]:
         """Owned partitions whose input topics are read to their ends."""
@@ -305,5 +319,4 @@ class Worker:
         self._receipts.close()
         self._outbound.close()
         self._book.spool.close()
-        if self._closing.violations:
-            _log.error("runs_not_published", run_ids=self._closing.violations)
+        self.is_drained = True

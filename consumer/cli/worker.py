@@ -1,13 +1,13 @@
 """``evalsink worker``."""
 
-import signal
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from consumer import assembly, settings
 from consumer.cli import options
+from consumer.errors import DeterminismError
+from consumer.liveness import Watchdog, stop_on_signals
 from consumer.telemetry import logs
 
 
@@ -29,6 +29,19 @@ from consumer.telemetry import logs
     metavar="SECONDS",
     help="Exit 0 once everything is read and closed and nothing came for so long. Open runs stay open.",
 )
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Show an open run, with what is missing, below OUTPUT/partial/ after so long without a record. "
+    "Default: 900.",
+)
+@click.option(
+    "--abandon-after",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give an open run up, and publish it as incomplete, after so long without a record. Default: 86400.",
+)
 @options.config()
 def command(  # noqa: PLR0917 - click passes them by name
     brokers: str | None,
@@ -36,6 +49,8 @@ def command(  # noqa: PLR0917 - click passes them by name
     state: str | None,
     group: str | None,
     exit_when_idle: float | None,
+    grace: float | None,
+    abandon_after: float | None,
     config: Path | None,
 ) -> None:
     """Read events from Kafka and publish finished runs.
@@ -45,19 +60,30 @@ def command(  # noqa: PLR0917 - click passes them by name
     time, on this state folder or an empty
     one: the published files are the same.
 
+    Every setting is also an environment variable (EVALSINK_GROUP, EVALSINK_CHECKPOINT_INTERVAL_S …) and a
+    key of the --config file; docs/ARCHITECTURE.md lists them.
+
     \b
     Example:
       evalsink worker --brokers kafka:9092 --output /data/runs --state /var/lib/evalsink
     """  # noqa: D301 - click wants the control character, not the two letters
     logs.configure()
     chosen = settings.load(
-        flags={"brokers": brokers, "output": output, "state": state, "group": group}, config=config
+        flags={
+            "brokers": brokers,
+            "output": output,
+            "state": state,
+            "group": group,
+            "grace_s": grace,
+            "abandon_after_s": abandon_after,
+        },
+        config=config,
     )
     with assembly.worker(chosen) as worker:
-
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            worker.stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-        worker.run(exit_when_idle_s=exit_when_idle)
+        stop_on_signals(worker, chosen.drain_timeout_s)
+        with Watchdog(lambda: worker.turns, chosen.watchdog_s):
+            worker.run(exit_when_idle_s=exit_when_idle)
+    if worker.violations:
+        raise DeterminismError(
+            f"not published, since other files bear their names: {', '.join(worker.violations)}"
+        )

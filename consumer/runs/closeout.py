@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from consumer.filesystem import Disk
 from consumer.runs.aggregates import Chosen, choose
-from consumer.runs.fields import RunFields, collect, loads
+from consumer.runs.fields import RunFields, collect, loads, start_ms
 from consumer.runs.index import ENTRY, Side, count_distinct
 from consumer.runs.lifecycle import TallyKey, counting_ends
 from consumer.runs.publication import Staging, relative_paths, remove_provisional
@@ -281,7 +281,7 @@ def _results(
             task.name: task.copied.task_hash for task in _in_order(tasks, aggregates) if task.copied.rows
         },
         documents={task.name: max(task.copied.filters.values(), default=0) for task in tasks},
-        times=Times(start=run.opened_ms / 1000, end=run.samples_cut.timestamp_ms / 1000),
+        times=Times(start=start_ms(run) / 1000, end=run.samples_cut.timestamp_ms / 1000),
         own=own,
     )
 

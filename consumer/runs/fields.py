@@ -75,27 +75,35 @@ def collect(run: RunState, read: Callable[[Span], Record], decode: Callable[[Rec
     ]
     configs = (loads(start.config) for start in starts if start.config is not UNSET)
     report = _merged(reports)
-    harness: Harness = _first((start.harness for start in starts), report.get("harness")) or "lmms-eval"
+    asked = _first((start.harness for start in starts), report.get("harness"))
+    harness: Harness = "lm-eval" if asked == "lm-eval" else "lmms-eval"
     names = [start.model_name for start in starts if start.model_name is not UNSET]
     said = _text(report.get("model_name"))
     model_name = _first(iter(names), said)
     if model_name is None:
-        model_name = "" if names or "model_name" in report else "unknown"
+        model_name = "" if names or said is not None else "unknown"
     tasks: dict[str, int] = {}
     for start in starts:
         for task, count in start.tasks.items():
             tasks.setdefault(task, count)
     return RunFields(
-        harness=harness if harness in ("lmms-eval", "lm-eval") else "lmms-eval",
+        harness=harness,
         model_name=model_name,
         model_source=_first((start.model_source for start in starts), _text(report.get("model_source")))
         or "",
         date=_first((start.date for start in starts), _text(report.get("date")))
-        or default_date(run.opened_ms, harness),
+        or default_date(start_ms(run), harness),
         tasks=tasks,
         config=_first(configs, report.get("config")),
         report=report,
     )
+
+
+def start_ms(run: RunState) -> int:
+    """Kafka time of the run's lowest record in the samples topic; in one that has none, of the samples cut."""
+    if run.opened_ms >= 0 or run.samples_cut is None:
+        return run.opened_ms
+    return run.samples_cut.timestamp_ms
 
 
 def _is_empty(value: Any) -> bool:

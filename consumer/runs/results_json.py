@@ -140,7 +140,7 @@ def _fill_times(report: dict[str, Any], times: Times) -> None:
     if "total_evaluation_time_seconds" not in report:
         try:
             report["total_evaluation_time_seconds"] = str(report["end_time"] - report["start_time"])
-        except TypeError:
+        except (TypeError, ArithmeticError, ValueError):  # no numbers, or too large ones
             report["total_evaluation_time_seconds"] = str(times.end - times.start)
 
 
