@@ -19,6 +19,8 @@ COMMANDS = {
     "publish": "Send existing lmms-eval or lm-eval output as events.",
     "table": "Print a results JSON as lmms-eval's table.",
     "verify": "Recompute every hash, count and identity of published runs.",
+    "runs": "Show open and recently closed runs.",
+    "rebuild": "Close a run again from the log.",
 }
 
 
