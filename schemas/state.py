@@ -121,7 +121,7 @@ class RunState(Struct):
     Attributes:
         run_id: The run.
         folder: Spool folder, relative to the partition's.
-        first: Topic to the run's lowest offset: pins the watermark.
+        first: Topic to the run's lowest offset, or that of what expired it: pins the watermark.
         last: Topic to its highest.
         opened_ms: Kafka time of its lowest record in the samples topic; -1 while none came.
         seen_ms: Highest Kafka time of any of its records.

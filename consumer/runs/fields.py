@@ -100,7 +100,7 @@ def collect(run: RunState, read: Callable[[Span], Record], decode: Callable[[Rec
 
 
 def start_ms(run: RunState) -> int:
-    """Kafka time of the run's lowest record in the samples topic; in one that has none, of the samples cut."""
+    """Kafka time of the run's lowest record in the samples topic; if it has none, of the samples cut."""
     if run.opened_ms >= 0 or run.samples_cut is None:
         return run.opened_ms
     return run.samples_cut.timestamp_ms

@@ -89,6 +89,9 @@ def apply_expired(run: RunState, event: RunExpired, record: Record, roles: Colle
         run.samples_cut, effective = cut, True
     if "aggregates" in roles and run.aggregates_cut is None and run.aggregates_expired is None:
         run.aggregates_expired, effective = cut, True
+    if effective:
+        # No record of the run, but who takes over before the receipt has to find it again.
+        run.first.setdefault(record.topic, record.offset)
     return effective
 
 
