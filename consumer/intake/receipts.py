@@ -25,7 +25,7 @@ TABLE_FILE = "receipts.sqlite"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS receipts (part INTEGER, run_id TEXT, receipt BLOB, PRIMARY KEY (part, run_id))
-WITHOUT ROWID; CREATE TABLE IF NOT EXISTS progress (part INTEGER PRIMARY KEY, topic_id TEXT, next INTEGER);
+WITHOUT ROWID; CREATE TABLE IF NOT EXISTS progress (part INTEGER PRIMARY KEY, source TEXT, next INTEGER);
 """
 _POLL_MS = 500
 _PATIENCE_POLLS = 60
@@ -44,7 +44,8 @@ class ReceiptTable:
         except sqlite3.DatabaseError as error:
             # It is a cache of the topic: a damaged one is read again.
             _log.warning("receipts_table_dropped", reason=str(error))
-            self._path.unlink(missing_ok=True)
+            for suffix in ("", "-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             self._db = self._open()
 
     def find(self, partition: int, run_id: str) -> Receipt | None:
@@ -61,10 +62,10 @@ class ReceiptTable:
             (partition, receipt.run_id, msgspec.json.encode(receipt)),
         )
 
-    def next_offset(self, partition: int, topic_id: str) -> int:
-        """Where reading goes on; 0, with the partition emptied, for a topic that was made anew."""
-        row = self._db.execute("SELECT topic_id, next FROM progress WHERE part = ?", (partition,)).fetchone()
-        if row is not None and row[0] == topic_id:
+    def next_offset(self, partition: int, source: str) -> int:
+        """Where reading goes on; 0, with the partition emptied, if it was read from another source."""
+        row = self._db.execute("SELECT source, next FROM progress WHERE part = ?", (partition,)).fetchone()
+        if row is not None and row[0] == source:
             return int(row[1])
         self._db.execute("DELETE FROM receipts WHERE part = ?", (partition,))
         return 0
@@ -74,9 +75,9 @@ class ReceiptTable:
         self._db.execute("DELETE FROM receipts WHERE part = ?", (partition,))
         self._db.execute("DELETE FROM progress WHERE part = ?", (partition,))
 
-    def advance(self, partition: int, topic_id: str, offset: int) -> None:
-        """Everything below `offset` is in the table; makes it durable."""
-        self._db.execute("INSERT OR REPLACE INTO progress VALUES (?, ?, ?)", (partition, topic_id, offset))
+    def advance(self, partition: int, source: str, offset: int) -> None:
+        """Everything of `source` below `offset` is in the table; makes it durable."""
+        self._db.execute("INSERT OR REPLACE INTO progress VALUES (?, ?, ?)", (partition, source, offset))
         self._db.commit()
 
     def commit(self) -> None:
@@ -90,12 +91,25 @@ class ReceiptTable:
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path)
-        database.execute("PRAGMA journal_mode = WAL")
-        # Commits need not outlive a power cut: what is lost is read again, and no sync holds the poll thread.
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.executescript(_SCHEMA)
-        database.execute("SELECT count(*) FROM progress").fetchone()
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            # Commits need not outlive a power cut: what is lost is read again, and no sync holds the poll
+            # thread.
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript(_SCHEMA)
+            _check(database)
+        except BaseException:
+            database.close()
+            raise
         return database
+
+
+def _check(database: sqlite3.Connection) -> None:
+    """Raise now, while dropping the table is harmless: damage met later would be met at every start."""
+    [(verdict,)] = database.execute("PRAGMA quick_check(1)").fetchall()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    database.execute("SELECT source, next FROM progress").fetchone()
 
 
 def read_table(state: Path) -> list[tuple[int, Receipt]]:
@@ -133,7 +147,8 @@ class Receipts:
         self._table = table
         self._group = group
         self._topic = topic
-        self._topic_id = topic_id
+        # A table that was filled from another topic, or for another group, is not ours.
+        self._source = f"{group}/{topic}/{topic_id}"
         with broker_errors("opening the receipts"):
             self._consumer = KafkaConsumer(
                 **connection.settings,
@@ -171,7 +186,7 @@ class Receipts:
         with broker_errors("reading receipts"):
             beginning = self._consumer.beginning_offsets([place])[place]
             end = self._consumer.end_offsets([place])[place]
-            position = self._table.next_offset(partition, self._topic_id)
+            position = self._table.next_offset(partition, self._source)
             if position > end:
                 self._table.forget(partition)
                 position = 0
@@ -189,7 +204,7 @@ class Receipts:
                     raise BrokerError(
                         f"receipts of partition {partition} cannot be read beyond offset {position}"
                     )
-        self._table.advance(partition, self._topic_id, position)
+        self._table.advance(partition, self._source, position)
 
     def close(self) -> None:
         """Close reader and table."""
