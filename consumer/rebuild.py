@@ -121,8 +121,7 @@ def _feed(book: RunBook, run_id: str, replay: Replay, settings: Settings, advanc
                 if isinstance(event, RunExpired):
                     continue
                 run = book.open(record, run_id)
-            if book.apply(run, record, event, roles) in ("applied", "expired"):
-                book.settle(run, record)
+            book.apply(run, record, event, roles)
             if book.spool.is_full:
                 book.spool.flush()
 
