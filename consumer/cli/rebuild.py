@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from consumer import assembly, settings
 from consumer.cli import options
+from consumer.errors import EvalsinkError
 from consumer.filesystem import Disk
 from consumer.intake.replay import Advance, Replay, open_replay
 from consumer.kafka_client import connect
@@ -47,8 +48,11 @@ def command(
     chosen = settings.load(flags={"brokers": brokers, "output": output}, config=config)
     tools = assembly.tools(chosen, f"rebuild-{uuid.uuid4().hex}", Disk())
     connection = connect(chosen.brokers, chosen.security)
-    with open_replay(connection, chosen.topics.inputs) as replay, _progress(replay) as advance:
-        rebuilt = rebuild(run_id, replay, chosen, tools, in_place=in_place, advance=advance)
+    try:
+        with open_replay(connection, chosen.topics.inputs) as replay, _progress(replay) as advance:
+            rebuilt = rebuild(run_id, replay, chosen, tools, in_place=in_place, advance=advance)
+    except OSError as error:
+        raise EvalsinkError(f"not rebuilt, since writing below --output failed: {error}") from error
     _report(rebuilt, chosen.output_path)
 
 
