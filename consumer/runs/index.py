@@ -144,8 +144,8 @@ def identity_columns(entries: Entries) -> tuple[npt.NDArray[Any], ...]:
     return (entries["filter"], entries["flags"] & int(IDENTITY_KIND), entries["id_high"], entries["id_low"])
 
 
-BUCKET_ENTRIES = 500_000
-"""Entries that `count_distinct` sorts in memory at a time (about 40 MB); larger indexes go through buckets on
+BUCKET_ENTRIES = 150_000
+"""Entries that `count_distinct` sorts in memory at a time (about 30 MB); larger indexes go through buckets on
 disk."""
 
 
@@ -172,19 +172,21 @@ def count_distinct(
 
 
 def _distinct_per_shard(entries: Entries) -> Iterator[tuple[tuple[int, int], int]]:
-    columns = (*identity_columns(entries), entries["attempt"], entries["shard"])
-    order = np.lexsort(columns)
-    if not order.size:
+    if not entries.size:
         return
-    ordered = [column[order] for column in columns]
+    producer = entries["shard"].astype(np.uint64) << np.uint64(32) | entries["attempt"]
+    columns = [entries["id_low"], entries["filter"], entries["flags"] & int(IDENTITY_KIND), producer]
+    if entries["id_high"].any():  # no integer has one: most runs are spared sorting by it
+        columns.insert(0, entries["id_high"])
+    order = np.lexsort(columns)
     new = np.zeros(order.size, dtype=bool)
     new[0] = True
-    for column in ordered:
-        new[1:] |= column[1:] != column[:-1]
-    pairs, counts = np.unique(
-        np.stack([ordered[-1][new], ordered[-2][new]], axis=1), axis=0, return_counts=True
-    )
-    yield from zip(map(tuple, pairs.tolist()), counts.tolist(), strict=True)
+    for column in columns:
+        ordered = column[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    producers, counts = np.unique(producer[order][new], return_counts=True)
+    for number, count in zip(producers.tolist(), counts.tolist(), strict=True):
+        yield (number >> 32, number & 0xFFFFFFFF), count
 
 
 def _buckets(path: Path, total: int, scratch: Path) -> Iterator[Entries]:
@@ -201,8 +203,10 @@ def _buckets(path: Path, total: int, scratch: Path) -> Iterator[Entries]:
             # ratio.
             mixed = (entries["id_low"] ^ entries["id_high"]) * np.uint64(0x9E3779B97F4A7C15)
             bucket = (mixed >> np.uint64(32)) % np.uint64(count)
-            for number, handle in enumerate(handles):
-                entries[bucket == number].tofile(handle)
+            order = np.argsort(bucket, kind="stable")
+            edges = np.searchsorted(bucket[order], np.arange(1, count, dtype=np.uint64))
+            for handle, part in zip(handles, np.split(order, edges), strict=True):
+                entries[part].tofile(handle)
     finally:
         for handle in handles:
             handle.close()

@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from consumer.runs.index import ENTRY, IDENTITY_KIND, Entries, Flag, decode_side, read_entries
 
-CHUNK_ENTRIES = 200_000
-BLOCK_ENTRIES = 16_384
-TEXT_CHUNK = 100_000
+CHUNK_ENTRIES = 100_000
+BLOCK_ENTRIES = 8_192
+TEXT_CHUNK = 50_000
 
 RANKED = np.dtype([("rank", "<i8"), ("kind", "<i8"), *[(name, ENTRY[name]) for name in ENTRY.names or ()]])
 """An index entry with its filter's rank, and its kind: 0 integer, 1 text, 2 unreadable."""
