@@ -1,5 +1,6 @@
 """``evalsink runs``: what a worker has open and what it closed last."""
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from consumer.cli import options
 from consumer.overview import Overview, RunOverview, survey
 
 _MISSING_SHOWN = 10
+_PIPE_WIDTH = 10_000
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
@@ -75,7 +77,7 @@ def command(
 
 def _print(overview: Overview) -> None:
     table = Table(box=None, pad_edge=False)
-    table.add_column("RUN", overflow="ellipsis", no_wrap=True)
+    table.add_column("RUN", overflow="fold")
     table.add_column("STATUS", no_wrap=True)
     for heading in ("PARTITION", "SHARDS", "ROWS", "AGE", "IDLE"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -90,8 +92,7 @@ def _print(overview: Overview) -> None:
             _duration(run.idle_s),
         )
     # A pipe has no width: rows must not be folded there.
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 400)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
     for run in overview.runs:
         click.echo(f"\n{_printable(run.run_id)}")
         for line in _details(run):

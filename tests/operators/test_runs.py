@@ -115,6 +115,14 @@ def test_for_people_paths_stand_on_lines_of_their_own(embedded_desk):
     assert ["r-open", "open", "2/4", "5/8"] == [row[at] for at in (0, 1, 3, 4)]
 
 
+def test_in_a_pipe_a_long_run_id_stays_on_its_line(embedded_desk):
+    long = "r" * 300
+    embedded_desk.send(*half_done(long))
+    embedded_desk.work()
+    [row] = [line for line in embedded_desk.runs().stdout.splitlines() if line.startswith(f"{long} ")]
+    assert [long, "open"] == row.split()[:2]
+
+
 def test_a_run_id_cannot_move_the_cursor(embedded_desk):
     hostile = "r\x1b[2J\u202ex"
     embedded_desk.send(*half_done(hostile))
