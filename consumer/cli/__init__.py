@@ -20,6 +20,7 @@ COMMANDS = {
     "table": "Print a results JSON as lmms-eval's table.",
     "verify": "Recompute every hash, count and identity of published runs.",
     "runs": "Show open and recently closed runs.",
+    "dead-letters": "List, show and redrive what could not be taken.",
     "rebuild": "Close a run again from the log.",
 }
 
