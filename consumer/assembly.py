@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from consumer.closing import Closing
-from consumer.errors import BrokerError, SpoolError
+from consumer.errors import BrokerError
 from consumer.expiry import Expiry
 from consumer.filesystem import Disk
 from consumer.intake.deadletters import DeadLetters
@@ -41,7 +41,9 @@ def worker(
     disk = disk or Disk()
     state = settings.state_path
     lock = checkpoint.StateLock(state)
-    executor = ThreadPoolExecutor(max_workers=3, thread_name_prefix="evalsink")
+    executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="close-out")
+    # Its own thread: a checkpoint must not wait behind close-outs.
+    scribe = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
     worker_name = ""
     source: GroupSource | None = None
     try:
@@ -96,21 +98,18 @@ def worker(
                 now_ms=lambda: int(time.time() * 1000),
             ),
             saving=Saving(
-                settings, book, source, outbound, topic_ids=ids, disk=disk, executor=executor, clock=clock
+                settings, book, source, outbound, topic_ids=ids, disk=disk, executor=scribe, clock=clock
             ),
             topic_ids=ids,
             clock=clock,
         )
-    except SpoolError:
-        # What the disk damaged, the log rebuilds: the next start finds no checkpoint.
-        checkpoint.discard(state)
-        raise
     finally:
         if source is not None:
             # After an error too: without a word of leaving, others wait for the session to time out.
             with contextlib.suppress(BrokerError):
                 source.close()
-        executor.shutdown(wait=True, cancel_futures=True)
+        for pool in (executor, scribe):
+            pool.shutdown(wait=True, cancel_futures=True)
         if worker_name:
             sweep_staging(settings.output_path, worker_name, disk=disk, now_s=time.time())
         lock.release()

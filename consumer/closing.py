@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from consumer.errors import DeterminismError
+from consumer.errors import DeterminismError, SpoolError
 from consumer.intake.deadletters import DeadLetters
 from consumer.intake.outbound import Outbound
 from consumer.intake.receipts import Receipts
@@ -40,7 +40,7 @@ class _Step(Struct):
     receipt: Receipt | None = None
     receipt_ticket: int = 0
     again_at: float | None = None
-    violated: bool = False
+    stuck: bool = False
 
 
 class Closing:
@@ -72,20 +72,32 @@ class Closing:
         self._clock = clock
         self._steps: dict[tuple[int, str], _Step] = {}
         self._abandoned: list[Future[ClosedRun]] = []
+        self._closed: list[Path] = []
+        self._damaged: set[int] = set()
 
     @property
     def violations(self) -> list[str]:
-        """Runs that cannot be published because other bytes bear their names."""
-        return [step.run.run_id for step in self._steps.values() if step.violated]
+        """Runs that cannot be published: other bytes bear their names, or their close-out crashed."""
+        return [step.run.run_id for step in self._steps.values() if step.stuck]
 
-    def is_busy(self) -> bool:
-        """Something is on its way out that time alone will finish."""
-        return any(not step.violated for step in self._steps.values()) or self.is_reading()
+    def is_busy(self, owned: Collection[int]) -> bool:
+        """Something of an owned partition is on its way out that time alone will finish."""
+        return any(step.partition in owned and not step.stuck for step in self._steps.values())
 
-    def is_reading(self) -> bool:
-        """A close-out may still be reading spool files."""
+    def has_abandoned(self) -> bool:
+        """A close-out that was given up may still be reading spool files of a forgotten run."""
         self._abandoned = [job for job in self._abandoned if not job.done()]
-        return bool(self._abandoned) or any(step.job is not None for step in self._steps.values())
+        return bool(self._abandoned)
+
+    def take_closed(self) -> list[Path]:
+        """Folders of runs forgotten since the last call, to be removed once no checkpoint lists them."""
+        closed, self._closed = self._closed, []
+        return closed
+
+    def take_damaged(self) -> set[int]:
+        """Partitions whose local state turned out damaged since the last call."""
+        damaged, self._damaged = self._damaged, set()
+        return damaged
 
     def begin(self, partition: int, run: RunState) -> None:
         """Start closing a settled run; a run already on its way stays there."""
@@ -107,18 +119,13 @@ class Closing:
         if step is not None and step.job is not None and not step.job.cancel():
             self._abandoned.append(step.job)
 
-    def advance(self, owned: Collection[int]) -> list[Path]:
+    def advance(self, owned: Collection[int]) -> None:
         """Move every run of an owned partition as far as it goes.
 
-        Returns:
-            Folders of forgotten runs, to be removed once no checkpoint lists them.
-
         Raises:
-            SpoolError: the local state is damaged.
             BrokerError: a dead letter or receipt was refused for good.
         """
         acknowledged = self._outbound.acknowledged()
-        folders = []
         for key, step in list(self._steps.items()):
             if step.again_at is not None and self._clock() >= step.again_at:
                 step.again_at = None
@@ -131,9 +138,8 @@ class Closing:
                 step.receipt_ticket = self._receipts.send(step.partition, step.receipt)
             elif step.receipt_ticket and acknowledged >= step.receipt_ticket:
                 self._receipts.remember(step.partition, step.receipt)
-                folders.append(self._book.drop_run(step.partition, step.run))
+                self._closed.append(self._book.drop_run(step.partition, step.run))
                 del self._steps[key]
-        return folders
 
     def _submit(self, step: _Step) -> None:
         spooled = self._book.spooled(step.partition, step.run)
@@ -146,12 +152,21 @@ class Closing:
         try:
             closed = job.result()
         except DeterminismError as error:
-            step.violated = True
+            step.stuck = True
             _log.error("determinism_violation", run_id=run.run_id, reason=str(error))
+            return
+        except SpoolError as error:
+            step.stuck = True
+            self._damaged.add(step.partition)
+            _log.error("spool_damaged", run_id=run.run_id, partition=step.partition, reason=str(error))
             return
         except OSError as error:
             step.again_at = self._clock() + RETRY_AFTER_S
             _log.error("close_out_failed", run_id=run.run_id, reason=str(error), again_in_s=RETRY_AFTER_S)
+            return
+        except Exception as error:  # noqa: BLE001 - one run that nobody foresaw must not stop the others
+            step.stuck = True
+            _log.error("close_out_crashed", run_id=run.run_id, reason=f"{type(error).__name__}: {error}")
             return
         assert run.samples_cut is not None
         assert run.aggregates_cut is not None

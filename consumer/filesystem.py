@@ -76,10 +76,12 @@ class Disk:
         """
         try:
             os.link(source, target)
+            linked = True
         except FileExistsError:
-            return False
+            linked = False
+        # Also if it was there: who linked it may have died before this.
         self.sync_path(target.parent)
-        return True
+        return linked
 
     def make_folder(self, path: Path) -> None:
         """Create `path` and its parents, durably."""

@@ -119,6 +119,7 @@ def _feed(book: RunBook, run_id: str, replay: Replay, settings: Settings, advanc
             run = book.find(record.partition, run_id)
             if run is None:
                 if isinstance(event, RunExpired):
+                    book.note_early(record, event, roles)
                     continue
                 run = book.open(record, run_id)
             book.apply(run, record, event, roles)

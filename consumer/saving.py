@@ -173,7 +173,12 @@ class Saving:
         for place, watermark in snapshot.watermarks.items():
             if place.partition not in owned:
                 continue
-            metadata = CommitMetadata(self._topic_ids[place.topic], watermark)
+            state = self._book.partitions[place.partition]
+            tainted_below = state.tainted_below.get(place.topic, 0)
+            # Once the watermark has passed it, no run can be first seen below it any more.
+            metadata = CommitMetadata(
+                self._topic_ids[place.topic], watermark, tainted_below if tainted_below > watermark else 0
+            )
             self._floors[place] = max(self._floors.get(place, 0), snapshot.positions[place])
             offsets[place] = Committed(self._floors[place], msgspec.json.encode(metadata).decode())
         try:

@@ -111,7 +111,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         brokers: Bootstrap servers, ``host:port`` separated by commas.
-        group: Consumer group; receipts bind their own group only.
+        group: Consumer group, without "/"; receipts bind their own group only.
         output: Folder of published runs.
         state: This worker's own folder: spool, checkpoint, receipts. Private to one process.
         topics: Topic names.
@@ -138,7 +138,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     brokers: str = DEFAULT_BROKERS
-    group: str = "evalsink"
+    group: Annotated[str, Meta(pattern="^[^/]+$")] = "evalsink"
     output: str = "output"
     state: str = "state"
     topics: Topics = Topics()

@@ -10,12 +10,13 @@ lost by it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from msgspec import Struct
 
 from consumer.closing import Closing
-from consumer.errors import DeadLetterLimit, DiskFullError
+from consumer.errors import BrokerError, DeadLetterLimit, DiskFullError
 from consumer.expiry import Expiry
 from consumer.filesystem import is_disk_full
 from consumer.intake.deadletters import DeadLetters
@@ -24,7 +25,7 @@ from consumer.intake.outbound import Outbound
 from consumer.intake.receipts import Receipts
 from consumer.intake.resume import decide
 from consumer.intake.source import Assigned, Source
-from consumer.runs.book import RunBook, role_of
+from consumer.runs.book import Event, RunBook, role_of
 from consumer.saving import Saving
 from consumer.settings import Settings
 from consumer.telemetry.logs import logger
@@ -32,8 +33,8 @@ from consumer.vocabulary import Record, RejectedRow, Role, TopicPartition
 from schemas.events import RunExpired
 from schemas.state import Receipt
 
-# Beyond this many dead letters and receipts on their way, reading waits for Kafka.
-PENDING_MAX = 10_000
+# Kafka may be away for so long while dead letters wait for it; then the worker ends, and begins again.
+FLUSH_TIMEOUT_S = 120.0
 
 _T = TypeVar("_T")
 
@@ -85,6 +86,7 @@ class Worker:
         roles.setdefault(topics.aggregates, []).append("aggregates")
         self._roles = roles
         self._owned: set[int] = set()
+        self._gained: set[int] = set()
         # Since when each partition with local state is not owned: at first, none is.
         self._lost_at: dict[int, float] = dict.fromkeys(book.partitions, clock())
         self._assigned_once = False
@@ -141,16 +143,16 @@ class Worker:
         self._close()
         self._expiry.look(self._at_end, self._owned)
         self._forget_lost()
-        if self._outbound.pending > PENDING_MAX:
-            self._outbound.flush(self._settings.drain_timeout_s)
-        reading = self._closing.is_reading() or self._expiry.is_reading()
-        self._saving.advance(self._owned, may_remove=not reading)
+        abandoned = self._closing.has_abandoned() or self._expiry.is_reading()
+        self._saving.advance(self._owned, may_remove=not abandoned)
         return bool(records)
 
     def _step(self, record: Record) -> None:
         """Take one record to where it belongs: a run, a dead letter, or a count."""
         self.counts.records += 1
         state = self._book.partitions[record.partition]
+        if record.offset < state.positions[record.topic]:
+            return  # read before: whatever the client does, a record is applied once
         roles = self._roles[record.topic]
         event = decode(record.value, record.key, roles[0] if len(roles) == 1 else "both")
         if isinstance(event, Rejection):
@@ -159,8 +161,9 @@ class Worker:
             run = self._book.find(record.partition, event.run_id)
             receipt = None if run is not None else self._receipts.find(record.partition, event.run_id)
             if receipt is not None:
-                self._after_closing(record, receipt, role_of(event) if len(roles) > 1 else roles[0], event)
+                self._after_closing(record, receipt, event)
             elif run is None and isinstance(event, RunExpired):
+                self._book.note_early(record, event, roles)
                 self.counts.replayed += 1
             else:
                 run = run or self._patiently(lambda: self._book.open(record, event.run_id))
@@ -178,9 +181,9 @@ class Worker:
         if self._book.spool.is_full:
             self._patiently(self._book.spool.flush)
 
-    def _after_closing(self, record: Record, receipt: Receipt, role: Role, event: object) -> None:
+    def _after_closing(self, record: Record, receipt: Receipt, event: Event) -> None:
         """A record of a run that is closed: up to its cut a replay, above it late."""
-        cut = receipt.samples if role == "samples" else receipt.aggregates
+        cut = receipt.samples if role_of(event) == "samples" else receipt.aggregates
         same_topic = cut.topic_id == self._topic_ids[record.topic]
         if isinstance(event, RunExpired) or (same_topic and record.offset <= cut.offset):
             self.counts.replayed += 1
@@ -197,6 +200,8 @@ class Worker:
                     "them, or raise the setting dead_letters_in_a_row_max"
                 )
             state.buried_in_a_row += 1
+        if self._outbound.is_full:
+            self._outbound.flush(FLUSH_TIMEOUT_S)
         self._dead_letters.send(record, reason, detail, rows)
         self.counts.dead_letters += 1
         _log.warning(
@@ -209,13 +214,21 @@ class Worker:
         )
 
     def _take_assignments(self) -> None:
+        self._note_losses()
+        gained, self._gained = self._gained, set()
+        for partition in sorted(gained):
+            self._start(partition)
+        if gained:
+            _log.info("partitions_assigned", partitions=sorted(gained))
+
+    def _note_losses(self) -> None:
+        """Fold what was noted: one poll may see several rebalances, and only the last holds."""
         for change in self._source.assignments():
             if isinstance(change, Assigned):
                 self._assigned_once = True
-                for partition in sorted(change.partitions):
-                    self._start(partition)
-                _log.info("partitions_assigned", partitions=sorted(change.partitions))
+                self._gained |= change.partitions
             else:
+                self._gained -= change.partitions
                 self._owned -= change.partitions
                 self._lost_at |= dict.fromkeys(change.partitions, self._clock())
 
@@ -250,11 +263,16 @@ class Worker:
     def _close(self) -> None:
         for partition in self._owned:
             for run in self._book.settled(partition):
-                self._closing.begin(partition, run)
-        folders = self._patiently(lambda: self._closing.advance(self._owned))
-        self.counts.closed += len(folders)
-        for folder in folders:
+                self._patiently(partial(self._closing.begin, partition, run))
+        self._patiently(lambda: self._closing.advance(self._owned))
+        for folder in self._closing.take_closed():
+            self.counts.closed += 1
             self._saving.remove_later(folder)
+        for partition in self._closing.take_damaged():
+            # What the disk damaged, the log rebuilds.
+            self._drop(partition)
+            if partition in self._owned:
+                self._start(partition)
 
     def _drop(self, partition: int) -> None:
         self._closing.forget(partition)
@@ -286,11 +304,16 @@ class Worker:
                         f"stopped while the disk was full: {error}; nothing is lost, the log is read again"
                     ) from error
                 self._source.hold()
+                self._note_losses()
                 self.turns += 1
 
     def _at_end(self) -> Collection[int]:
-        """Owned partitions whose input topics are read to their ends."""
-        ends = self._source.ends(self._owned)
+        """Owned partitions whose input topics are read to their ends; none while the broker does not say."""
+        try:
+            ends = self._source.ends(self._owned)
+        except BrokerError as error:
+            _log.warning("ends_unknown", reason=str(error))
+            return set()
         return {
             partition
             for partition in self._owned
@@ -302,7 +325,7 @@ class Worker:
 
     def _idle_for(self) -> float:
         """Seconds since nothing is left to do: assigned, read to the ends, nothing closing."""
-        busy = not self._assigned_once or self._closing.is_busy() or self._outbound.pending
+        busy = not self._assigned_once or self._closing.is_busy(self._owned) or self._outbound.pending
         if busy or self._at_end() != self._owned:
             self._idle_since = None
             return 0.0

@@ -18,8 +18,16 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 MAX_SHARDS = 65_536
 MAX_ATTEMPT = 2**31 - 1
+MAX_NAME_LENGTH = 16_384
+"""Characters of a run_id, task or filter: they travel in receipts and live in memory."""
 
-RunId = Annotated[str, Meta(min_length=1, description="Names one evaluation, everywhere and forever.")]
+RunId = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=MAX_NAME_LENGTH, description="Names one evaluation, everywhere and forever."
+    ),
+]
+Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
 Shard = Annotated[
     int, Meta(ge=0, le=MAX_SHARDS - 1, description="The producing process (rank), from 0 to num_shards - 1.")
 ]
@@ -104,12 +112,12 @@ class Samples(Struct, frozen=True, tag_field="type", tag="samples"):
     """
 
     run_id: RunId
-    task: str
+    task: Name
     samples: list[Sample]
     shard: Shard = 0
     num_shards: NumShards = 1
     attempt: Attempt = 0
-    filter: str = "none"
+    filter: Name = "none"
 
 
 class Aggregate(Struct, frozen=True, tag_field="type", tag="aggregate"):
@@ -127,7 +135,7 @@ class Aggregate(Struct, frozen=True, tag_field="type", tag="aggregate"):
     """
 
     run_id: RunId
-    task: str
+    task: Name
     results: RawObject
     shard: Shard = 0
     attempt: Attempt = 0

@@ -57,11 +57,24 @@ class EndRecord(Struct, frozen=True):
 
 
 class ShardState(Struct):
-    """One shard: its highest attempt, that attempt's rows per task number, its last word if it had one."""
+    """One shard.
+
+    Attributes:
+        attempt: Its highest attempt.
+        end: That attempt's last word, if it had one.
+        tallies: That attempt's rows per task number.
+        short: Tasks of which `end` states more samples than can have come.
+    """
 
     attempt: int = 0
     end: EndRecord | None = None
     tallies: dict[int, Tally] = {}
+    short: set[str] = set()
+
+    @property
+    def may_be_done(self) -> bool:
+        """Nothing that is cheap to know speaks against the shard being done."""
+        return self.end is not None and self.end.status == "ok" and not self.short
 
 
 class StartRecord(Struct, frozen=True):
@@ -128,6 +141,7 @@ class RunState(Struct):
         num_shards: The largest number an accepted record stated.
         tainted: It began where the log no longer does: it cannot be known to be whole.
         shards: By number.
+        ready: How many of them may be done.
         tasks: In order of arrival.
         starts: Every ``run_started``.
         aggregates: Every aggregate, in topic order.
@@ -146,6 +160,7 @@ class RunState(Struct):
     num_shards: int = 1
     tainted: bool = False
     shards: dict[int, ShardState] = {}
+    ready: int = 0
     tasks: list[TaskState] = []
     starts: list[StartRecord] = []
     aggregates: list[AggregateRecord] = []
@@ -165,6 +180,9 @@ class PartitionState(Struct):
         runs: Open runs by run_id.
         tainted_below: Topic to the end of a log whose beginning was gone when this worker came; runs first
             seen below it, and not known before, are tainted.
+        buried_in_a_row: Dead letters since the last good record; late ones do not count.
+        early_expiries: run_id to its first `run_expired` in the aggregates topic that was read before
+            anything else of the run.
     """
 
     partition: int
@@ -172,6 +190,7 @@ class PartitionState(Struct):
     runs: dict[str, RunState] = {}
     tainted_below: dict[str, int] = {}
     buried_in_a_row: int = 0
+    early_expiries: dict[str, Cut] = {}
 
 
 class Checkpoint(Struct):
@@ -190,17 +209,21 @@ class Checkpoint(Struct):
     format: int = CHECKPOINT_FORMAT
 
 
-class CommitMetadata(Struct, frozen=True, rename={"topic_id": "t", "watermark": "w", "format": "v"}):
+class CommitMetadata(
+    Struct, frozen=True, rename={"topic_id": "t", "watermark": "w", "tainted_below": "b", "format": "v"}
+):
     """Metadata beside a committed offset; the offset itself only tells lag tools how far we read.
 
     Attributes:
         topic_id: UUID of the topic the watermark is of.
         watermark: A worker without local state starts here.
+        tainted_below: As in `PartitionState`; 0 where nothing is tainted.
         format: `COMMIT_FORMAT`.
     """
 
     topic_id: str
     watermark: int
+    tainted_below: int = 0
     format: int = COMMIT_FORMAT
 
 

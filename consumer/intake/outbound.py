@@ -17,6 +17,8 @@ from consumer.kafka_client import Connection, broker_errors
 # The largest dead letter is the largest record that some producer could send: let the broker decide, not the
 # client.
 _REQUEST_BYTES_MAX = 256 * 1024 * 1024
+_PENDING_BYTES_MAX = 64 * 1024 * 1024
+_PENDING_MAX = 10_000
 
 
 class Outbound:
@@ -30,9 +32,13 @@ class Outbound:
                 **options,
                 acks="all",
                 linger_ms=5,
+                # The limit of a record is that of its compressed batch: what came in compressed must fit
+                # again.
+                compression_type="zstd",
                 max_request_size=_REQUEST_BYTES_MAX,
             )
-        self._pending: deque[tuple[str, Any]] = deque()
+        self._pending: deque[tuple[str, int, Any]] = deque()
+        self._pending_bytes = 0
         self._sent = 0
         self._acknowledged = 0
 
@@ -45,6 +51,11 @@ class Outbound:
     def pending(self) -> int:
         """Records not yet acknowledged."""
         return len(self._pending)
+
+    @property
+    def is_full(self) -> bool:
+        """So much is on its way that more should wait (`flush`): the client itself has no bound."""
+        return self._pending_bytes > _PENDING_BYTES_MAX or len(self._pending) > _PENDING_MAX
 
     def send(
         self,
@@ -67,7 +78,8 @@ class Outbound:
             future = self._producer.send(
                 topic, key=key, value=value, headers=headers or [], partition=partition
             )
-        self._pending.append((topic, future))
+        self._pending.append((topic, len(value or b""), future))
+        self._pending_bytes += len(value or b"")
         self._sent += 1
         return self._sent
 
@@ -77,8 +89,9 @@ class Outbound:
         Raises:
             BrokerError: the broker refused a record for good. Stop: nothing may pass what it stands for.
         """
-        while self._pending and self._pending[0][1].is_done:
-            topic, future = self._pending.popleft()
+        while self._pending and self._pending[0][2].is_done:
+            topic, size, future = self._pending.popleft()
+            self._pending_bytes -= size
             if future.failed():
                 raise BrokerError(
                     f"Kafka did not take a record for {topic}: {future.exception}"
@@ -94,7 +107,7 @@ class Outbound:
         """
         # Not the producer's own flush: it fails whenever the client had to split a batch.
         deadline = time.monotonic() + timeout_s
-        for topic, future in list(self._pending):
+        for topic, _, future in list(self._pending):
             try:
                 future.get(timeout=max(0.0, deadline - time.monotonic()))
             except KafkaError as error:

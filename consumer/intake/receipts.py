@@ -173,8 +173,12 @@ class Receipts:
 
     def remember(self, partition: int, receipt: Receipt) -> None:
         """Add an acknowledged receipt of our own to the table, for others to see (`read_table`)."""
-        self._table.add(partition, receipt)
-        self._table.commit()
+        try:
+            self._table.add(partition, receipt)
+            self._table.commit()
+        except sqlite3.Error as error:
+            # It is a cache: what it lacks is read again from the topic at the next assignment.
+            _log.error("receipts_table_failed", run_id=receipt.run_id, reason=str(error))
 
     def catch_up(self, partition: int) -> None:
         """Read the partition's receipts to their end.

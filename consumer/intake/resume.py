@@ -85,7 +85,11 @@ def decide(
         and all(watermarks.get(topic, 0) <= local[topic] <= ends[topic].end for topic in topic_ids)
     )
     start = {}
-    tainted = {}
+    tainted = {
+        topic: one.tainted_below
+        for topic, one in metadata.items()
+        if ours and one is not None and one.tainted_below
+    }
     for topic, (beginning, end) in ends.items():
         wanted = local[topic] if keep and local is not None else watermarks.get(topic, 0)
         if wanted > end:

@@ -16,11 +16,13 @@ from typing import Literal
 
 from consumer.runs import lifecycle
 from consumer.runs.closeout import SpooledRun
-from consumer.runs.index import Flag, encode_side, identity, pack_entry
+from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack_entry
+from consumer.runs.known import KnownSamples
+from consumer.runs.lifecycle import TallyKey
 from consumer.runs.spool import Spool, run_folder_name
 from consumer.vocabulary import DecodedSamples, Record, Role
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
-from schemas.state import PartitionState, RunState, Span, TaskState
+from schemas.state import Cut, PartitionState, RunState, Span, TaskState
 
 Event = DecodedSamples | RunStarted | Aggregate | RunEnded | RunExpired
 
@@ -39,6 +41,7 @@ class RunBook:
         self.spool = spool
         self.partitions: dict[int, PartitionState] = dict(partitions or {})
         self._numbers: dict[tuple[int, str], dict[str, int]] = {}
+        self._known: dict[tuple[int, str, int], KnownSamples] = {}
 
     def find(self, partition: int, run_id: str) -> RunState | None:
         """The open run, if it is known."""
@@ -57,8 +60,21 @@ class RunBook:
             tainted=record.offset < state.tainted_below.get(record.topic, 0),
         )
         self.spool.create(record.partition, run)
+        run.aggregates_expired = state.early_expiries.pop(run_id, None)
         state.runs[run_id] = run
         return run
+
+    def note_early(self, record: Record, event: RunExpired, roles: Collection[Role]) -> None:
+        """A `run_expired` of a run that is not known here. It opens nothing.
+
+        Yet in the aggregates topic it can be rightly first (`last` is -1), and the samples topic merely read
+        later.
+        """
+        if event.last == -1 and "samples" not in roles:
+            cut = Cut(record.offset, record.timestamp, expired=True)
+            self.partitions.setdefault(
+                record.partition, PartitionState(record.partition)
+            ).early_expiries.setdefault(event.run_id, cut)
 
     def apply(self, run: RunState, record: Record, event: Event, roles: Collection[Role]) -> Outcome:
         """`take` and `settle` in one, for who need not survive a full disk."""
@@ -101,7 +117,7 @@ class RunBook:
         Raises:
             OSError: the indexes cannot be written or read; nothing was decided, call again.
         """
-        lifecycle.settle(run, record, partial(self.spool.count_distinct, record.partition, run))
+        lifecycle.settle(run, record, partial(self._count_distinct, record.partition, run))
 
     def spooled(self, partition: int, run: RunState) -> SpooledRun:
         """What close-out needs of a settled run; everything appended is flushed."""
@@ -123,6 +139,8 @@ class RunBook:
         """Forget a run. Returns its folder, to be removed once no checkpoint lists it."""
         self.spool.drop(partition, run)
         self._numbers.pop((partition, run.run_id), None)
+        for number in range(len(run.tasks)):
+            self._known.pop((partition, run.run_id, number), None)
         del self.partitions[partition].runs[run.run_id]
         return self.spool.folder(partition, run)
 
@@ -132,6 +150,31 @@ class RunBook:
         folders = [self.drop_run(partition, run) for run in list(state.runs.values())] if state else []
         self.partitions[partition] = PartitionState(partition)
         return folders
+
+    def _count_distinct(
+        self, partition: int, run: RunState, needed: Mapping[TallyKey, int]
+    ) -> Mapping[TallyKey, int]:
+        """Distinct samples per key; of tasks that turn out short, what came is remembered."""
+        counts = self.spool.count_distinct(partition, run, needed)
+        short = [key for key in needed if counts[key] < needed[key]]
+        for number in {key.task for key in short}:
+            self._known[partition, run.run_id, number] = KnownSamples(
+                self.spool.task_files(partition, run, number).index,
+                run.tasks[number].index // ENTRY.itemsize,
+                [key for key in short if key.task == number],
+                scratch=self.spool.folder(partition, run) / f"known-{uuid.uuid4().hex[:8]}",
+            )
+        return counts
+
+    def _count_new(
+        self, record: Record, run: RunState, number: int, event: DecodedSamples, filter_number: int
+    ) -> int | None:
+        """How many samples of the event never came before; None where that is not known row by row."""
+        known = self._known.get((record.partition, run.run_id, number))
+        if known is None or not known.covers(event.shard, event.attempt):
+            return None
+        ids = [sample.doc_id for sample in event.rows] + [row.identity for row in event.rejected]
+        return known.add(event.shard, event.attempt, [(filter_number, *identity(one)) for one in ids])
 
     def _log(self, run: RunState, record: Record) -> Span:
         return self.spool.append_record(record.partition, run, record)
@@ -225,4 +268,5 @@ class RunBook:
             num_shards=event.num_shards,
             task=number,
             count=len(event.rows) + len(event.rejected),
+            new=self._count_new(record, run, number, event, filter_number),
         )

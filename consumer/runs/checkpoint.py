@@ -73,11 +73,6 @@ def write(state: Path, content: bytes, disk: Disk) -> None:
     disk.replace_file(state / CHECKPOINT_FILE, content)
 
 
-def discard(state: Path) -> None:
-    """Make the local state count as none."""
-    (state / CHECKPOINT_FILE).unlink(missing_ok=True)
-
-
 def load(state: Path, *, group: str, topic_ids: dict[str, str], disk: Disk) -> dict[int, PartitionState]:
     """The partitions that the state folder holds, its files cut to what the checkpoint names.
 

@@ -24,9 +24,10 @@ class TallyKey(NamedTuple):
     attempt: int
 
 
-CountDistinct = Callable[[Collection[TallyKey]], Mapping[TallyKey, int]]
-"""Counts distinct samples per key in the run's index; expensive, so called only when the bounds allow
-success."""
+CountDistinct = Callable[[Mapping[TallyKey, int]], Mapping[TallyKey, int]]
+"""Counts distinct samples per key in the run's index; the values are how many each key needs.
+
+Expensive, so called only when the bounds allow success."""
 
 
 def cut_of(run: RunState, role: Role) -> Cut | None:
@@ -52,21 +53,58 @@ def apply_started(run: RunState, event: RunStarted, record: Record, span: Span) 
     run.starts.append(StartRecord(record.offset, event.shard, event.attempt, span))
 
 
-def apply_rows(run: RunState, *, shard: int, attempt: int, num_shards: int, task: int, count: int) -> None:
-    """`count` rows, rejected ones included, of task number `task`."""
+def apply_rows(
+    run: RunState,
+    *,
+    shard: int,
+    attempt: int,
+    num_shards: int,
+    task: int,
+    count: int,
+    new: int | None = None,
+) -> None:
+    """`count` rows, rejected ones included, of task number `task`.
+
+    Args:
+        run: The run.
+        shard: Shard number.
+        attempt: Its attempt.
+        num_shards: As the event states it.
+        task: Task number.
+        count: Rows of the event.
+        new: How many of their samples are new, where that is known.
+    """
     state = _enter(run, shard, attempt, num_shards)
-    if attempt == state.attempt:
-        tally = state.tallies.get(task)
-        if tally is None:
-            tally = state.tallies[task] = Tally()
-        tally.received += count
+    if attempt != state.attempt:
+        return
+    tally = state.tallies.get(task)
+    if tally is None:
+        tally = state.tallies[task] = Tally()
+    tally.received += count
+    if new is not None:
+        tally.distinct, tally.checked = tally.distinct + new, tally.received
+    name = run.tasks[task].name
+    if name in state.short:
+        assert state.end is not None
+        if _may_reach(tally, state.end.samples[name]):
+            state.short.discard(name)
+            run.ready += state.may_be_done
 
 
 def apply_ended(run: RunState, event: RunEnded, record: Record, span: Span) -> None:
     """A `run_ended`: replaces an earlier one of its attempt wholly; of a lower attempt it is void."""
     state = _enter(run, event.shard, event.attempt, event.num_shards)
-    if event.attempt == state.attempt:
-        state.end = EndRecord(record.offset, event.status, event.samples, event.aggregates, span)
+    if event.attempt != state.attempt:
+        return
+    run.ready -= state.may_be_done
+    state.end = EndRecord(record.offset, event.status, event.samples, event.aggregates, span)
+    numbers = {task.name: number for number, task in enumerate(run.tasks)}
+    state.short = {
+        task
+        for task, stated in event.samples.items()
+        if not _may_reach(state.tallies.get(numbers.get(task, -1)), stated)
+    }
+    run.ready += state.may_be_done
 
 
 def apply_aggregate(run: RunState, event: Aggregate, record: Record, span: Span) -> None:
@@ -101,7 +139,7 @@ def settle(run: RunState, record: Record, count_distinct: CountDistinct) -> None
     The samples cut, if every shard is now done; the aggregates cut, if every aggregate that a counting end
     names is there.
     """
-    if run.samples_cut is None and _all_done(run, count_distinct):
+    if run.samples_cut is None and run.ready == run.num_shards and _all_done(run, count_distinct):
         run.samples_cut = Cut(record.offset, record.timestamp)
     if run.samples_cut is not None and run.aggregates_cut is None:
         run.aggregates_cut = _aggregates_cut(run)
@@ -129,32 +167,36 @@ def _enter(run: RunState, shard: int, attempt: int, num_shards: int) -> ShardSta
         state = run.shards[shard] = ShardState(attempt=attempt)
     elif attempt > state.attempt:
         # The higher attempt voids the lower one's end; nor will its rows ever be counted again.
-        state.attempt, state.end, state.tallies = attempt, None, {}
+        run.ready -= state.may_be_done
+        state.attempt, state.end, state.tallies, state.short = attempt, None, {}, set()
     return state
 
 
+def _may_reach(tally: Tally | None, stated: int) -> bool:
+    """As many distinct samples as `stated` may have come."""
+    if tally is None:
+        return stated == 0
+    return tally.distinct + tally.received - tally.checked >= stated
+
+
 def _all_done(run: RunState, count_distinct: CountDistinct) -> bool:
-    if len(run.shards) < run.num_shards:
-        return False
+    """Every shard is done; asked only when all of them may be. Those that turn out short are marked so."""
     numbers = {task.name: number for number, task in enumerate(run.tasks)}
-    uncertain: dict[TallyKey, tuple[Tally, int]] = {}
+    uncertain: dict[TallyKey, int] = {}
     for shard, state in run.shards.items():
-        if state.end is None or state.end.status != "ok":
-            return False
+        assert state.end is not None
         for task, stated in state.end.samples.items():
-            if stated == 0:
-                continue
-            tally = state.tallies.get(numbers.get(task, -1))
-            if tally is None or tally.distinct + tally.received - tally.checked < stated:
-                return False
-            if tally.distinct < stated:
-                uncertain[TallyKey(numbers[task], shard, state.attempt)] = (tally, stated)
-    if not uncertain:
-        return True
-    counts = count_distinct(uncertain.keys())
-    for key, (tally, _) in uncertain.items():
+            if stated and state.tallies[numbers[task]].distinct < stated:
+                uncertain[TallyKey(numbers[task], shard, state.attempt)] = stated
+    counts = count_distinct(uncertain) if uncertain else {}
+    for key, stated in uncertain.items():
+        state = run.shards[key.shard]
+        tally = state.tallies[key.task]
         tally.checked, tally.distinct = tally.received, counts[key]
-    return all(tally.distinct >= stated for tally, stated in uncertain.values())
+        if tally.distinct < stated:
+            run.ready -= state.may_be_done
+            state.short.add(run.tasks[key.task].name)
+    return run.ready == run.num_shards
 
 
 def _aggregates_cut(run: RunState) -> Cut | None:

@@ -331,6 +331,7 @@ class Reader:
         run = self.book.find(0, event.run_id)
         if run is None:
             if isinstance(event, RunExpired):
+                self.book.note_early(record, event, roles)  # type: ignore[arg-type]
                 return None
             run = self.book.open(record, event.run_id)
         outcome = self.book.apply(run, record, event, roles)  # type: ignore[arg-type]

@@ -243,10 +243,6 @@ def test_a_run_expired_without_effect_pins_nothing(tmp_path):
     assert {"samples": 0} == reader.book.find(0, "r").first
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a run_expired with last -1 that is read before the other topic opens its run is dropped",
-)
 def test_a_run_expires_at_the_same_offset_whichever_topic_is_read_first(tmp_path):
     assert ((0, False), (0, True)) == cuts(
         tmp_path, ended(aggregates=["t"]), expired("aggregates", -1), aggregate()
