@@ -19,7 +19,6 @@ from kafka.errors import (
     InvalidRequestError,
     KafkaError,
     RebalanceInProgressError,
-    UnsupportedCodecError,
 )
 
 from consumer.errors import BrokerError
@@ -27,7 +26,10 @@ from consumer.intake.resume import Committed, TopicEnds
 from consumer.intake.source import Assigned, Assignment, CommitRefused, Lost
 from consumer.kafka_client import Connection, broker_errors
 from consumer.settings import Settings
+from consumer.telemetry.logs import logger
 from consumer.vocabulary import Record, TopicPartition
+
+_log = logger(__name__)
 
 _REQUEST_TIMEOUT_MS = 30_000
 
@@ -52,6 +54,25 @@ class _Parking(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
 
     def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
         self.noted.append(Lost(frozenset(partition.partition for partition in revoked)))
+
+
+def _guarded(stock: Any, faults: list[tuple[Any, Exception]]) -> Any:
+    """kafka-python's parser of one partition's records, whose failure fails that partition alone.
+
+    The stock one raises once and is then called for ever, since its generator is dead but not done (3.0.12).
+    """
+
+    class Guarded(stock):  # type: ignore[misc]  # kafka-python ships no types
+        def take(self, n: int | None = None) -> list[Any]:
+            try:
+                records: list[Any] = super().take(n)
+            except Exception as error:  # noqa: BLE001 - whatever a codec or parser raises
+                faults.append((self.topic_partition, error))
+                self.drain()
+                return []
+            return records
+
+    return Guarded
 
 
 class GroupSource:
@@ -84,6 +105,9 @@ class GroupSource:
             )
             # The option of that name does not reach what sends the requests (3.0.12).
             self._consumer._cluster.config["allow_auto_create_topics"] = False  # noqa: SLF001
+            self._faults: list[tuple[Any, Exception]] = []
+            fetcher = self._consumer._fetcher  # noqa: SLF001 - no other way to learn which partition failed
+            fetcher.PartitionRecords = _guarded(fetcher.PartitionRecords, self._faults)
             self._listener = _Parking()
             self._listener.consumer = self._consumer
             self._consumer.subscribe(topics=list(self._topics), listener=self._listener)
@@ -107,26 +131,35 @@ class GroupSource:
         """Records of started partitions; waits at most `poll_timeout_ms`.
 
         Raises:
-            BrokerError: what polling again does not mend: a codec is missing, an offset is gone, rights are
-                lacking.
+            BrokerError: what polling again does not mend: an offset is gone, rights are lacking.
         """
         try:
             batches = self._consumer.poll(timeout_ms=self._poll_timeout_ms)
-        except UnsupportedCodecError as error:
-            raise BrokerError(
-                f"records are compressed with a codec that is not installed: {error}"
-            ) from error
         except KafkaError as error:
             # What the mock cluster says to a follower that syncs a moment after its leader; it lets it join
             # again.
             if error.retriable or (self._embedded and isinstance(error, InvalidRequestError)):
                 return ()
             raise BrokerError(f"reading failed: {error}") from error
+        self._set_faulty_aside()
         return [
             Record(one.topic, one.partition, one.offset, one.timestamp, one.key, one.value, one.headers)
             for records in batches.values()
             for one in records
         ]
+
+    def _set_faulty_aside(self) -> None:
+        """Stop reading partitions whose log cannot be parsed: they are not skipped, and the others go on."""
+        while self._faults:
+            place, error = self._faults.pop()
+            self._consumer.pause(*(KafkaTopicPartition(topic, place.partition) for topic in self._topics))
+            _log.error(
+                "partition_set_aside",
+                topic=place.topic,
+                partition=place.partition,
+                reason=f"{type(error).__name__}: {error}",
+                hint="a missing codec, a bad checksum, or a header that is no text; mend it, then restart",
+            )
 
     def assignments(self) -> Sequence[Assignment]:
         """What changed since the last call."""
