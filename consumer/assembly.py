@@ -10,6 +10,7 @@ from consumer.closing import Closing
 from consumer.errors import BrokerError
 from consumer.expiry import Expiry
 from consumer.filesystem import Disk
+from consumer.intake import topics
 from consumer.intake.deadletters import DeadLetters
 from consumer.intake.decode import Rejection, decode
 from consumer.intake.group import GroupSource
@@ -24,8 +25,11 @@ from consumer.runs.publication import sweep_staging
 from consumer.runs.spool import Spool
 from consumer.saving import Saving
 from consumer.settings import Settings
+from consumer.telemetry.logs import logger
 from consumer.vocabulary import Record
 from consumer.worker import Worker
+
+_log = logger(__name__)
 
 
 @contextlib.contextmanager
@@ -130,7 +134,7 @@ def check_topics(connection: Connection, settings: Settings) -> None:
     """Refuse a broker whose topics cannot serve.
 
     Raises:
-        BrokerError: a topic is missing, or those that must be co-partitioned are not.
+        BrokerError: a topic is missing, an input is compacted, or those that must be co-partitioned are not.
     """
     counts = partition_counts(connection, _all_topics(settings))
     missing = [topic for topic, count in counts.items() if not count]
@@ -139,15 +143,24 @@ def check_topics(connection: Connection, settings: Settings) -> None:
             f"topics missing at {settings.brokers}: {', '.join(missing)}; "
             f"make them with: evalsink topics --brokers {settings.brokers}"
         )
-    equal = {topic: counts[topic] for topic in (*settings.topics.inputs, settings.topics.receipts)}
-    if len(set(equal.values())) > 1:
-        described = ", ".join(f"{topic} {count}" for topic, count in equal.items())
-        raise BrokerError(f"these topics must have equal partition counts, but have: {described}")
+    if connection.embedded:
+        return  # made by us, all alike, and without configuration
+    problems = {
+        topic.name: topic.problems
+        for topic in topics.arrange(connection, settings.topics, create=False)
+        if topic.problems
+    }
+    for problem in problems.pop(settings.topics.dead_letters, ()):
+        _log.warning("topic_unfit", topic=settings.topics.dead_letters, reason=problem)
+    if problems:
+        raise BrokerError(
+            "\n  ".join(["the topics are not as evalsink needs them:", *sum(problems.values(), ())])
+        )
 
 
 def _all_topics(settings: Settings) -> list[str]:
-    topics = settings.topics
-    return list(dict.fromkeys([*topics.inputs, topics.receipts, topics.dead_letters]))
+    names = settings.topics
+    return list(dict.fromkeys([*names.inputs, names.receipts, names.dead_letters]))
 
 
 def _decode_again(record: Record) -> Any:

@@ -36,6 +36,8 @@ from schemas.state import Receipt
 # Kafka may be away for so long while dead letters wait for it; then the worker ends, and begins again.
 FLUSH_TIMEOUT_S = 120.0
 
+TELL_AGAIN_AFTER_S = 10.0
+
 _T = TypeVar("_T")
 
 _log = logger(__name__)
@@ -90,6 +92,7 @@ class Worker:
         # Since when each partition with local state is not owned: at first, none is.
         self._lost_at: dict[int, float] = dict.fromkeys(book.partitions, clock())
         self._assigned_once = False
+        self._told: dict[str, tuple[float, int]] = {}
         self._idle_since: float | None = None
         self._stop = False
         self.turns = 0
@@ -204,6 +207,15 @@ class Worker:
             self._outbound.flush(FLUSH_TIMEOUT_S)
         self._dead_letters.send(record, reason, detail, rows)
         self.counts.dead_letters += 1
+        self._tell_of(record, reason, detail)
+
+    def _tell_of(self, record: Record, reason: str, detail: str) -> None:
+        """One line per reason now and then: a bad deployment sends them by the thousand."""
+        told_at, untold = self._told.get(reason, (-TELL_AGAIN_AFTER_S, 0))
+        if self._clock() - told_at < TELL_AGAIN_AFTER_S:
+            self._told[reason] = (told_at, untold + 1)
+            return
+        self._told[reason] = (self._clock(), 0)
         _log.warning(
             "dead_letter",
             reason=reason,
@@ -211,6 +223,7 @@ class Worker:
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
+            more_of_them_before=untold,
         )
 
     def _take_assignments(self) -> None:
