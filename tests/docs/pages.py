@@ -12,7 +12,8 @@ def read(page):
 
 def blocks(page, language=""):
     """The contents of the page's code blocks in `language`."""
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", read(page), re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", read(page), re.DOTALL | re.MULTILINE)
+    return [content for kind, content in found if kind == language]
 
 
 def rows(page):
