@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from consumer.errors import UsageError
+from consumer.report.paired import compare
 from consumer.report.table import Column, render
 
 
@@ -20,12 +21,32 @@ from consumer.report.table import Column, render
     help="Tasks, with the throughput below; or groups of tasks.",
 )
 @click.option("--version-column", is_flag=True, help="Show each task's version.")
-def command(results: Path, column: Column, version_column: bool) -> None:
+@click.option(
+    "--baseline",
+    metavar="OTHER_RESULTS.json",
+    type=click.Path(path_type=Path),
+    help="Compare with this run: baseline, difference, 95% interval and p value of a paired t test.",
+)
+def command(results: Path, column: Column, version_column: bool, baseline: Path | None) -> None:
     """Print a results JSON as lmms-eval's table.
 
     Reads what lmms-eval, lm-eval and evalsink write. The text is byte for byte what lmms-eval prints for it.
+
+    With --baseline the rows of both runs, in the samples files beside the results JSON, are paired by task,
+    filter and doc_id. Baseline (the mean of its rows in the pairs), Diff and CI are on the scale of Value. A
+    star marks p < 0.05. Notes below the table say what could not be paired.
     """
-    click.echo(render(_load(results), column=column, version_column=version_column))
+    document = _load(results)
+    if baseline is None:
+        click.echo(render(document, column=column, version_column=version_column))
+        return
+    if column != "results":
+        raise UsageError(f"--baseline compares the rows of tasks; --column {column} has none")
+    comparison = compare(results, document, baseline, _load(baseline))
+    click.echo(render(document, version_column=version_column, tests=comparison.tests))
+    click.echo(f"Baseline: {baseline}; paired t test by doc_id, 95% confidence")
+    for note in comparison.notes:
+        click.echo(f"- {note}")
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -7,17 +7,23 @@ type becomes ``N/A`` and never an error. Where lmms-eval's function raises (no `
 object) this one goes on. Refused: a column that the results do not have.
 
 One oddity is kept on purpose: the Diff column subtracts a baseline in percent from a value that often is a
-fraction, as the original does. ``consumer.report.paired`` has the right scale.
+fraction, as the original does. That is for comparisons which the harness stored. One that is handed in comes
+from ``consumer.report.paired`` and takes the same columns: metric by metric, all on the scale of Value,
+without per cent.
 
 Source: lmms-eval 0.7 ``utils.make_table``; the Version column is that of lmms-eval 0.3 and of lm-eval.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytablewriter import MarkdownTableWriter
+from pytablewriter.typehint import String
 
 from consumer.errors import UsageError
+
+if TYPE_CHECKING:  # the distributions behind it are for those who compare
+    from consumer.report.paired import PairedTest
 
 Column = Literal["results", "groups"]
 
@@ -46,13 +52,24 @@ _THROUGHPUT_UNITS = {
 }
 
 
-def render(results: Mapping[str, Any], *, column: Column = "results", version_column: bool = False) -> str:
+Tests = Mapping[str, Mapping[str, "PairedTest"]]
+"""Task to ``metric,filter`` to its test against a baseline."""
+
+
+def render(
+    results: Mapping[str, Any],
+    *,
+    column: Column = "results",
+    version_column: bool = False,
+    tests: Tests | None = None,
+) -> str:
     """A results JSON as a Markdown table, ending in a newline.
 
     Args:
         results: The results JSON, as lmms-eval, lm-eval or evalsink writes it.
         column: ``results`` for tasks, with the throughput below; ``groups`` for groups of tasks.
         version_column: Show each task's version, between its name and its filter.
+        tests: Fill the columns of the comparison from these, not from what is stored.
 
     Raises:
         UsageError: `results` has no object `column`.
@@ -60,23 +77,30 @@ def render(results: Mapping[str, Any], *, column: Column = "results", version_co
     tasks = results.get(column)
     if not isinstance(tasks, Mapping):
         raise UsageError(f"the results JSON has no {column!r}")
-    rows = [row for task, metrics in tasks.items() for row in _task_rows(results, task, metrics)]
+    rows = [
+        row
+        if tests is None
+        else row | _test_cells(tests.get(task, {}).get(f"{row['Metric']},{row['Filter']}"))
+        for task, metrics in tasks.items()
+        for row in _task_rows(results, task, metrics)
+    ]
     always = ["Tasks", "Filter", "n-shot", "Metric", "Direction", "Value", "±", "Stderr"]
     if version_column:
         always.insert(1, "Version")
     optional = ["Stderr_CLT", "Stderr_Clustered", *_REPEATS, *_PAIRED]
     shown = always + [name for name in optional if any(row[name] != ABSENT for row in rows)]
     titles = {"Tasks": _TITLES[column], "Direction": "", "±": ""}
-    parts = [
-        _markdown([titles.get(name, name) for name in shown], [[row[name] for name in shown] for row in rows])
-    ]
+    # A sign that is put there stays there; by itself the library takes a plus away.
+    types = [String if tests is not None and name in _PAIRED else None for name in shown]
+    table = [[row[name] for name in shown] for row in rows]
+    parts = [_markdown([titles.get(name, name) for name in shown], table, types)]
     if column == "results" and isinstance(throughput := results.get("throughput"), Mapping) and throughput:
         parts += ["Throughput Summary", _markdown(["Metric", "Value", "Unit"], _throughput_rows(throughput))]
     return "\n\n".join(parts)
 
 
-def _markdown(headers: list[str], rows: list[list[Any]]) -> str:
-    return str(MarkdownTableWriter(headers=headers, value_matrix=rows).dumps())
+def _markdown(headers: list[str], rows: list[list[Any]], types: Sequence[type | None] = ()) -> str:
+    return str(MarkdownTableWriter(headers=headers, value_matrix=rows, type_hints=list(types)).dumps())
 
 
 def _task_rows(results: Mapping[str, Any], task: str, metrics: object) -> Iterable[dict[str, Any]]:
@@ -142,13 +166,27 @@ def _difference(value: object, baseline: object) -> str:
 
 def _paired_cells(metrics: Mapping[str, Any]) -> dict[str, str]:
     """The cells of the comparison with a baseline that are the same on every row of a task."""
-    p_value = metrics.get("paired_pvalue")
-    significant = isinstance(p_value, int | float) and p_value < _SIGNIFICANT
     return {
         "Baseline": str(metrics.get("paired_baseline") or ABSENT),
         "CI": _number("[{:+.1f}%, {:+.1f}%]", metrics.get("paired_ci_lower"), metrics.get("paired_ci_upper")),
-        "P_Value": _number("{:.4f}*" if significant else "{:.4f}", p_value),
+        "P_Value": _probability(metrics.get("paired_pvalue")),
     }
+
+
+def _test_cells(test: "PairedTest | None") -> dict[str, str]:
+    if test is None:
+        return dict.fromkeys(_PAIRED, ABSENT)
+    return {
+        "Baseline": _number("{:.4f}", test.baseline),
+        "Diff": _number("{:+.4f}", test.difference),
+        "CI": _number("[{:+.4f}, {:+.4f}]", test.low, test.high),
+        "P_Value": _probability(test.p_value),
+    }
+
+
+def _probability(value: object) -> str:
+    significant = isinstance(value, int | float) and value < _SIGNIFICANT
+    return _number("{:.4f}*" if significant else "{:.4f}", value)
 
 
 def _throughput_rows(throughput: Mapping[str, Any]) -> list[list[str]]:
