@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from consumer.runs import lifecycle
-from consumer.runs.closeout import SpooledRun
 from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack_entry
 from consumer.runs.known import KnownSamples
 from consumer.runs.lifecycle import TallyKey
-from consumer.runs.spool import Spool, run_folder_name
+from consumer.runs.spool import Spool, SpooledRun, run_folder_name
 from consumer.vocabulary import DecodedSamples, Record, Role
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
 from schemas.state import Cut, PartitionState, RunState, Span, TaskState
@@ -54,11 +53,7 @@ class RunBook:
         Its folder is new too: what an earlier life of the run left may still be read by its close-out.
         """
         state = self.partitions.setdefault(record.partition, PartitionState(record.partition))
-        run = RunState(
-            run_id,
-            f"{run_folder_name(run_id)}.{uuid.uuid4().hex[:8]}",
-            tainted=record.offset < state.tainted_below.get(record.topic, 0),
-        )
+        run = RunState(run_id, f"{run_folder_name(run_id)}.{uuid.uuid4().hex[:8]}")
         self.spool.create(record.partition, run)
         run.aggregates_expired = state.early_expiries.pop(run_id, None)
         state.runs[run_id] = run
@@ -108,6 +103,10 @@ class RunBook:
                 lifecycle.apply_ended(run, event, record, self._log(run, record))
             case _:
                 self._append(run, record, event)
+        if record.topic not in run.first:
+            # Each topic by itself: which one happened to be read first must not show.
+            below = self.partitions[record.partition].tainted_below.get(record.topic, 0)
+            run.tainted = run.tainted or record.offset < below
         lifecycle.note_record(run, record)
         return "applied"
 

@@ -9,24 +9,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from consumer.filesystem import Disk
+from consumer.runs.account import TaskCopy, entry, judge
 from consumer.runs.aggregates import Chosen, choose
 from consumer.runs.fields import RunFields, collect, loads, start_ms
-from consumer.runs.index import ENTRY, Side, count_distinct
-from consumer.runs.lifecycle import TallyKey, counting_ends
+from consumer.runs.index import ENTRY, Side
+from consumer.runs.lifecycle import counting_ends
 from consumer.runs.publication import Staging, relative_paths, remove_provisional
 from consumer.runs.results_json import Times, assemble, dump, filter_order
-from consumer.runs.samples import GAPS_MAX, Copied, copy_samples
+from consumer.runs.samples import Copied, copy_samples
 from consumer.runs.scores import TaskScores, disagreements, results_from_scores
-from consumer.runs.spool import TaskFiles, read_record
+from consumer.runs.spool import SpooledRun, read_record
 from consumer.vocabulary import Record
 from schemas.events import Aggregate
 from schemas.names import PARTIAL_FOLDER, RunFiles, run_files
-from schemas.results import OWN_KEY, Evalsink, RunStatus, TaskEntry
-from schemas.state import Cut, RunState
+from schemas.results import OWN_KEY, Evalsink, RunStatus
+from schemas.state import Cut
 
 _END_OF_LOG = 2**63 - 1
 
@@ -47,24 +48,6 @@ class Tools(Struct, frozen=True):
     disk: Disk
     output: Path
     worker: str
-
-
-class SpooledRun(Struct, frozen=True):
-    """A settled run and where its files lie.
-
-    Attributes:
-        partition: Of the input topics.
-        run: Its state; nobody changes it any more.
-        scratch: Folder for sorting, this close-out's own.
-        tasks: Files per task number.
-        log: Its lifecycle log.
-    """
-
-    partition: int
-    run: RunState
-    scratch: Path
-    tasks: Sequence[TaskFiles]
-    log: Path
 
 
 class ClosedRun(Struct, frozen=True):
@@ -171,16 +154,6 @@ def _compose(spooled: SpooledRun, tools: Tools, staging: Staging) -> ClosedRun:
     )
 
 
-class _TaskCopy(Struct):
-    """One task's outcome."""
-
-    name: str
-    file: str
-    filters: list[str]
-    copied: Copied
-    scores: TaskScores
-
-
 def _copy_task(
     spooled: SpooledRun,
     number: int,
@@ -189,7 +162,7 @@ def _copy_task(
     files: RunFiles,
     aggregate: Aggregate | None,
     staging: Staging,
-) -> _TaskCopy:
+) -> TaskCopy:
     run, task = spooled.run, spooled.run.tasks[number]
     results = _keys_of(aggregate)
     filters = filter_order(results, task.filters)
@@ -221,7 +194,7 @@ def _copy_task(
     staging.add(relative_paths(files.folder, [name])[0], write)
     if not copied.rows:
         staging.drop_last()
-    return _TaskCopy(task.name, name, filters, copied, scores)
+    return TaskCopy(task.name, name, filters, copied, scores)
 
 
 def _keys_of(aggregate: Aggregate | None) -> Any:
@@ -233,7 +206,7 @@ def _results(
     fields: RunFields,
     chosen: Chosen,
     aggregates: Mapping[str, Aggregate],
-    tasks: Sequence[_TaskCopy],
+    tasks: Sequence[TaskCopy],
 ) -> dict[str, Any]:
     run = spooled.run
     assert run.samples_cut is not None
@@ -247,7 +220,7 @@ def _results(
             stated.setdefault(task, 0)
     every = sorted({*copies, *stated, *fields.tasks}, key=str.encode)
     entries = {
-        task: _entry(
+        task: entry(
             copies.get(task), stated.get(task, 0), fields.tasks.get(task), complete=status == "complete"
         )
         for task in every
@@ -286,107 +259,6 @@ def _results(
     )
 
 
-def _in_order(tasks: Sequence[_TaskCopy], aggregates: Mapping[str, Aggregate]) -> list[_TaskCopy]:
+def _in_order(tasks: Sequence[TaskCopy], aggregates: Mapping[str, Aggregate]) -> list[TaskCopy]:
     places = {task: place for place, task in enumerate(aggregates)}
     return sorted(tasks, key=lambda task: (places.get(task.name, len(places)), task.name.encode()))
-
-
-def _entry(copy: _TaskCopy | None, stated: int, expected: int | None, *, complete: bool) -> TaskEntry:
-    if copy is None:
-        short = not complete and (stated > 0 or bool(expected))
-        return TaskEntry(missing=max(stated, expected or 0) if short else UNSET)
-    copied = copy.copied
-    documents = max(copied.filters.values(), default=0)
-    missing: list[tuple[int, int]] | int | UnsetType = UNSET
-    if not complete and (copied.rows < stated or (expected is not None and documents < expected)):
-        missing = _missing(copied, stated, expected) or UNSET
-    return TaskEntry(
-        file=copy.file if copied.rows else None,
-        rows=copied.rows,
-        bytes=copied.size,
-        sha256=copied.sha256 if copied.rows else None,
-        filters={copy.filters[rank]: rows for rank, rows in sorted(copied.filters.items())},
-        duplicates=copied.duplicates,
-        conflicts=copied.conflicts,
-        superseded=copied.superseded,
-        rejected=copied.rejected,
-        repaired=copied.repaired,
-        scores_dropped=copied.scores_dropped,
-        missing=missing,
-    )
-
-
-def _missing(copied: Copied, stated: int, expected: int | None) -> list[tuple[int, int]] | int:
-    """Ranges of documents that lack a row under some filter.
-
-    Where ids are not all integers: how many rows are short.
-    """
-    documents = max(copied.filters.values(), default=0)
-    number = max(stated - copied.rows, (expected or 0) - documents, 0)
-    if copied.gaps is None or not copied.filters:
-        return number
-    end = expected if expected is not None else max(copied.highest.values(), default=-1) + 1
-    ranges: list[tuple[int, int]] = []
-    for rank in copied.filters:
-        ranges += [(first, min(last, end - 1)) for first, last in copied.gaps.get(rank, []) if first < end]
-        if (last := copied.highest.get(rank, -1)) + 1 < end:
-            ranges.append((last + 1, end - 1))
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-        else:
-            merged.append((first, last))
-    return merged if merged and len(merged) <= GAPS_MAX else number
-
-
-def judge(spooled: SpooledRun, chosen: Chosen, copies: Mapping[str, Copied]) -> tuple[RunStatus, list[str]]:
-    """Status and reasons, from end counts, rejected rows and named aggregates alone."""
-    run = spooled.run
-    assert run.samples_cut is not None
-    why: list[str] = []
-    failed = False
-    if run.tainted:
-        why.append("tainted: the log no longer holds the beginning of what this run's topic held")
-    if run.samples_cut.expired:
-        for shard in range(run.num_shards):
-            state = run.shards.get(shard)
-            if state is None or state.end is None:
-                why.append(f"shard {shard}: never ended")
-            elif state.end.status == "failed":
-                failed = True
-                why.append(f"shard {shard}: failed")
-        why += _short_counts(spooled)
-    for task, copied in sorted(copies.items()):
-        if copied.rejected_now:
-            why.append(f"task {task}: {copied.rejected_now} samples rejected")
-    why += [f"task {task}: its aggregate by shard {shard} never came" for shard, task in chosen.absent]
-    return ("failed" if failed else "incomplete" if why else "complete"), why
-
-
-def _short_counts(spooled: SpooledRun) -> list[str]:
-    run = spooled.run
-    numbers = {task.name: number for number, task in enumerate(run.tasks)}
-    why = []
-    for task in sorted({task for _, _, end in counting_ends(run) for task in end.samples}):
-        keys = {
-            TallyKey(numbers.get(task, -1), shard, attempt): end.samples[task]
-            for shard, attempt, end in counting_ends(run)
-            if end.samples.get(task)
-        }
-        counts: Mapping[TallyKey, int] = (
-            count_distinct(
-                spooled.tasks[numbers[task]].index,
-                run.tasks[numbers[task]].index // ENTRY.itemsize,
-                keys.keys(),
-                scratch=spooled.scratch,
-            )
-            if task in numbers
-            else {}
-        )
-        why += [
-            f"shard {key.shard}: task {task}: {counts.get(key, 0)} of {count} samples"
-            for key, count in keys.items()
-            if counts.get(key, 0) < count
-        ]
-    return why

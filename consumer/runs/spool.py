@@ -16,7 +16,7 @@ durable before `consumer.runs.checkpoint` says so; the log is.
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -194,6 +194,24 @@ class Spool:
         prefix = f"{folder.parent.name}/{folder.name}"
         for key in [key for key in self._tasks if key[0] == prefix]:
             del self._tasks[key]
+
+
+class SpooledRun(Struct, frozen=True):
+    """A settled run and where its files lie.
+
+    Attributes:
+        partition: Of the input topics.
+        run: Its state; nobody changes it any more.
+        scratch: Folder for sorting, this close-out's own.
+        tasks: Files per task number.
+        log: Its lifecycle log.
+    """
+
+    partition: int
+    run: RunState
+    scratch: Path
+    tasks: Sequence[TaskFiles]
+    log: Path
 
 
 def read_record(log: Path, span: Span) -> Record:
