@@ -33,6 +33,9 @@ _log = logger(__name__)
 
 _REQUEST_TIMEOUT_MS = 30_000
 
+_POLL_BYTES = 8 * 1024 * 1024
+_FIRST_POLL_RECORDS = 100
+
 # The mock cluster's group settles in 5 s with these and in 29 s with the defaults.
 _EMBEDDED_SESSION = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 500}
 
@@ -90,6 +93,8 @@ class GroupSource:
         self._embedded = connection.embedded
         self._topics = settings.topics.inputs
         self._poll_timeout_ms = settings.poll_timeout_ms
+        self._poll_records_max = settings.poll_records_max
+        self._records_of_one_poll = min(_FIRST_POLL_RECORDS, settings.poll_records_max)
         with broker_errors(f"joining the group {settings.group}"):
             self._consumer: Any = KafkaConsumer(
                 **connection.settings,
@@ -134,7 +139,9 @@ class GroupSource:
             BrokerError: what polling again does not mend: an offset is gone, rights are lacking.
         """
         try:
-            batches = self._consumer.poll(timeout_ms=self._poll_timeout_ms)
+            batches = self._consumer.poll(
+                timeout_ms=self._poll_timeout_ms, max_records=self._records_of_one_poll
+            )
         except KafkaError as error:
             # What the mock cluster says to a follower that syncs a moment after its leader; it lets it join
             # again.
@@ -142,11 +149,20 @@ class GroupSource:
                 return ()
             raise BrokerError(f"reading failed: {error}") from error
         self._set_faulty_aside()
-        return [
+        records = [
             Record(one.topic, one.partition, one.offset, one.timestamp, one.key, one.value, one.headers)
-            for records in batches.values()
-            for one in records
+            for batch in batches.values()
+            for one in batch
         ]
+        self._adapt(records)
+        return records
+
+    def _adapt(self, records: Sequence[Record]) -> None:
+        """The client bounds a poll by records alone; records are from 100 bytes to megabytes long."""
+        if records:
+            size = sum(len(record.value or b"") for record in records) // len(records)
+            fitting = max(1, _POLL_BYTES // max(1, size))
+            self._records_of_one_poll = min(self._poll_records_max, fitting, 2 * self._records_of_one_poll)
 
     def _set_faulty_aside(self) -> None:
         """Stop reading partitions whose log cannot be parsed: they are not skipped, and the others go on."""
