@@ -159,16 +159,19 @@ def shared_topic_stage(broker, tmp_path):
     return Stage(broker, tmp_path, msgspec.structs.replace(topics, aggregates=topics.samples))
 
 
+def bare(broker, folder):
+    """Topics that do not exist."""
+    names = Topics(
+        samples=broker.name(), aggregates=broker.name(), receipts=broker.name(), dead_letters=broker.name()
+    )
+    return Stage(broker, folder, names)
+
+
 @pytest.fixture
 def bare_stage(broker, tmp_path):
-    """Topics that do not exist."""
-    return Stage(
-        broker,
-        tmp_path,
-        Topics(
-            samples=broker.name(),
-            aggregates=broker.name(),
-            receipts=broker.name(),
-            dead_letters=broker.name(),
-        ),
-    )
+    return bare(broker, tmp_path)
+
+
+@pytest.fixture
+def real_bare_stage(real, tmp_path):
+    return bare(real, tmp_path)

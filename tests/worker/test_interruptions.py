@@ -39,7 +39,9 @@ def test_a_worker_cut_off_in_the_middle_and_started_on(stage, state):
         committed = []
         commit = worker._source.commit
         worker._source.commit = lambda offsets: (commit(offsets), committed.append(offsets))
-        tick_until(worker, lambda: worker.counts.records >= third and any(committed), "a commit in the middle")
+        tick_until(
+            worker, lambda: worker.counts.records >= third and any(committed), "a commit in the middle"
+        )
         # From here on the spool grows beyond the checkpoint.
         worker._saving.advance = lambda *_, **__: None
         tick_until(worker, lambda: worker.counts.records == 2 * third, "all that was sent")

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from consumer.demo.synthetic import SyntheticEvaluation
+from consumer.errors import BrokerError
 from consumer.report.verify import find_results, read_run, verify_run
 from schemas.state import Receipt, TopicCut
 from tests.observing import Sending
@@ -186,3 +187,11 @@ def test_a_receipt_says_what_was_published(real_stage):
         sha256=hashlib.sha256(tree[name]).hexdigest(),
     )
     assert [(places[0].partition, expected)] == real_stage.receipts()
+
+
+def test_topics_that_are_not_there_are_named_and_not_made(bare_stage):
+    for _ in range(2):
+        with pytest.raises(BrokerError, match="evalsink topics") as refusal:
+            bare_stage.work()
+        for topic in (*bare_stage.topics.inputs, bare_stage.topics.receipts, bare_stage.topics.dead_letters):
+            assert topic in str(refusal.value)
