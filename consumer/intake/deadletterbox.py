@@ -24,8 +24,9 @@ from consumer.intake.outbound import Outbound
 from consumer.kafka_client import Connection, broker_errors, partition_counts
 
 _POLL_MS = 500
-_POLL_RECORDS = 500
+# A fetch of so many bytes holds far more once it is unpacked, so the number of records bounds memory, too.
 _FETCH_BYTES_MAX = 8 * 1024 * 1024
+_POLL_RECORDS = 32
 _PATIENCE_S = 60.0
 _REQUEST_TIMEOUT_MS = 30_000
 # Letters in flight during a redrive: enough to keep the broker busy, few enough to send again after a crash.
@@ -207,17 +208,27 @@ class DeadLetterBox:
                 self._consumer.seek(place, spans[place.partition][0])
             deadline = time.monotonic() + _PATIENCE_S
             while ends:
-                for place, records in self._consumer.poll(timeout_ms=_POLL_MS).items():
+                batches = self._consumer.poll(timeout_ms=_POLL_MS)
+                for place, records in batches.items():
                     end = spans[place.partition][1]
                     yield from (record for record in records if record.offset < end)
-                    deadline = time.monotonic() + _PATIENCE_S
                 for place, end in list(ends.items()):
-                    if self._consumer.position(place, timeout_ms=_REQUEST_TIMEOUT_MS) >= end:
+                    if self._position(place, batches) >= end:
                         self._consumer.pause(place)
                         del ends[place]
-                if ends and time.monotonic() > deadline:
+                if batches:
+                    deadline = time.monotonic() + _PATIENCE_S
+                elif ends and time.monotonic() > deadline:
                     stuck = ", ".join(str(place.partition) for place in ends)
                     raise BrokerError(f"partition {stuck} of {self._topic} cannot be read to its end")
+
+    def _position(self, place: Any, batches: Mapping[Any, Any]) -> int:
+        """The next offset of a partition, as far as `batches` and, if they are empty, the client know."""
+        if records := batches.get(place):
+            return int(records[-1].offset) + 1
+        if batches:  # the look below costs a hop to another thread, and would see gaps in the log alone
+            return -1
+        return int(self._consumer.position(place, timeout_ms=_REQUEST_TIMEOUT_MS))
 
 
 def _letter(record: Any) -> Letter | None:
