@@ -3,8 +3,8 @@
     python -m benchmarks.many_runs --runs 1000 --tasks 3 --rows 200
     python -m benchmarks.many_runs --runs 1 --tasks 1 --rows 2000000
 
-Prints one JSON object: rows, seconds, highest resident memory and open files of the worker, runs closed. The runs
-are interleaved, so that all are open until the last end events come.
+Prints one JSON object: rows, seconds, highest resident memory and open files of the worker, runs closed. The
+runs are interleaved, so that all are open until the last end events come.
 """
 
 import argparse

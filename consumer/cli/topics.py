@@ -1,5 +1,6 @@
 """``evalsink topics``: make or check the topics."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -13,6 +14,8 @@ from consumer.errors import BrokerError
 from consumer.intake import topics
 from consumer.kafka_client import Connection, connect
 from consumer.settings import Topics, load
+
+_PIPE_WIDTH = 400
 
 
 @click.command(name="topics")
@@ -79,5 +82,4 @@ def _print(rows: list[tuple[str, str, int | None, int | None, str]]) -> None:
     for name, purpose, partitions, replication, state in rows:
         table.add_row(name, purpose, str(partitions or "-"), str(replication or "-"), state)
     # A pipe has no width: rows must not be folded there.
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 400)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)

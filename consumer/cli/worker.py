@@ -61,7 +61,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     one: the published files are the same.
 
     Every setting is also an environment variable (EVALSINK_GROUP, EVALSINK_CHECKPOINT_INTERVAL_S …) and a
-    key of the --config file; docs/ARCHITECTURE.md lists them.
+    key of the --config file; docs/SETTINGS.md lists them.
 
     \b
     Example:

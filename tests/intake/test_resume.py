@@ -12,7 +12,9 @@ IDS = {"s": "uuid-s", "a": "uuid-a"}
 
 
 def ours(offset, watermark, topic_id, version=1):
-    return Committed(offset, msgspec.json.encode(CommitMetadata(topic_id, watermark, version)).decode())
+    return Committed(
+        offset, msgspec.json.encode(CommitMetadata(topic_id, watermark, format=version)).decode()
+    )
 
 
 def commits(s=(10, 4), a=(6, 6)):

@@ -1,5 +1,7 @@
 """What the worker writes itself: acknowledged in order, refused aloud; dead letters whole."""
 
+import os
+
 import pytest
 
 from consumer.errors import BrokerError
@@ -46,7 +48,7 @@ def test_tickets_count_up_and_what_is_acknowledged_lies_in_the_topic(broker, out
 def test_a_record_does_not_count_before_its_predecessor(embedded_broker):
     outbound = Outbound(Broker(embedded_broker.bootstrap, embedded=True).connect())
     futures = [Future(is_done=done) for done in (True, False, True)]
-    outbound._pending.extend(("t", future) for future in futures)
+    outbound._pending.extend(("t", 0, future) for future in futures)
     assert (1, 2) == (outbound.acknowledged(), outbound.pending)
     futures[1].is_done = True
     assert (3, 0) == (outbound.acknowledged(), outbound.pending)
@@ -82,7 +84,7 @@ def test_a_record_that_the_broker_refuses_is_an_error_and_nothing_behind_it_coun
     outbound = Outbound(real.connect())
     outbound.send(topic, key=None, value=b"fits")
     outbound.flush(30)
-    outbound.send(topic, key=None, value=b"x" * 5000)
+    outbound.send(topic, key=None, value=os.urandom(5000))
     with pytest.raises(BrokerError, match=topic):
         until(lambda: outbound.acknowledged() > 1, "the refusal")
     outbound.close()
