@@ -57,8 +57,8 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> Any:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 a difference or failure, 2 a wrong call, 3 the broker, 4 state unusable, 5 too many dead
-    letters in a row, 6 stopped while the disk was full; 70 and 75 are `consumer.liveness`.
+    Exit codes: 0 done, 1 a difference or failure, 2 a wrong call, 3 the broker, 4 state unusable, 5 too many
+    dead letters in a row, 6 stopped while the disk was full; 70 and 75 are `consumer.liveness`.
     """
     try:
         return cli.main(args=argv, prog_name="evalsink")
