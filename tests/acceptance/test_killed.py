@@ -1,0 +1,171 @@
+"""SIGKILL half way, then started again: on its old state, on an empty one. And published twice."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.acceptance.conftest import ROOT, actions, environment, evalsink, topic_settings
+from tests.observing import read_all, until
+
+pytestmark = pytest.mark.kafka
+
+SLOW = {
+    "EVALSINK_POLL_RECORDS_MAX": 2,
+    "EVALSINK_CHECKPOINT_INTERVAL_S": 0.02,
+    "EVALSINK_SESSION_TIMEOUT_MS": 6000,
+}
+"""So that a worker can be met half way, with a checkpoint behind it."""
+
+
+class Life:
+    """A worker process with its folders; its log lies in a file."""
+
+    def __init__(self, broker, folder, name, settings):
+        self.folder, self.state = folder / name, folder / name / "state"
+        self.folder.mkdir()
+        self.arguments = ["worker", "--brokers", broker.bootstrap, "--group", broker.name(name)]
+        self.arguments += ["--exit-when-idle", "1", "--output", str(self.folder / "output")]
+        self.settings = settings
+
+    def start(self):
+        with (self.folder / "log").open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "consumer", *self.arguments, "--state", str(self.state)],
+                env=environment(**self.settings),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def partitions(self):
+        """What the checkpoint holds."""
+        try:
+            return json.loads((self.state / "checkpoint.json").read_bytes())["partitions"]
+        except FileNotFoundError:
+            return []
+
+    def positions(self):
+        """How many records it holds."""
+        return sum(sum(one["positions"].values()) for one in self.partitions())
+
+    def open_runs(self):
+        return [run_id for one in self.partitions() for run_id in one["runs"]]
+
+    def ended(self):
+        return self.process.poll() is not None
+
+    def kill_at(self, records):
+        until(
+            lambda: self.positions() >= records or self.ended(),
+            f"{records} records in a checkpoint",
+            every_s=0.001,
+        )
+        assert not self.ended(), (self.folder / "log").read_text()
+        self.process.send_signal(signal.SIGKILL)
+        assert -signal.SIGKILL == self.process.wait(30)
+
+    def end(self):
+        """Wait until it ends by itself; its log lines."""
+        assert 0 == self.process.wait(120), (self.folder / "log").read_text()
+        said = (self.folder / "log").read_text()
+        assert "Traceback" not in said
+        return actions(said)
+
+    def tree(self):
+        root = self.folder / "output"
+        return {
+            str(path.relative_to(root)): path.read_bytes()
+            for path in root.rglob("*")
+            if path.is_file() and ".evalsink" not in path.parts
+        }
+
+
+@pytest.fixture
+def life(real, tmp_path):
+    """Makes workers, and ends them."""
+    settings = topic_settings(real.topics(partitions=2))
+    lives = []
+
+    def make(name):
+        lives.append(Life(real, tmp_path, name, {**settings, **SLOW}))
+        return lives[-1]
+
+    make.settings = settings
+    yield make
+    for one in lives:
+        if not one.ended():
+            one.process.kill()
+            one.process.wait()
+
+
+def test_killed_half_way_and_started_on_its_old_state_or_on_an_empty_one_the_files_are_the_same(
+    real, realdata, life
+):
+    for folder in ("lmms-eval/maxm", "lmms-eval/mmmu", "lm-eval/negotiationtom"):
+        evalsink(
+            *("publish", realdata / folder, "--brokers", real.bootstrap, "--batch-size", "1"),
+            *("--shards", "4", "--shuffle", "7", "--duplicate", "0.05"),
+            **life.settings,
+        )
+    records = len(read_all(real, *life.settings.values()))
+    lives = [life("old-state"), life("empty-state")]
+    for one in lives:
+        one.start()
+    for one in lives:
+        one.kill_at(records // 3)
+        assert one.open_runs()
+    [on_old, on_empty] = lives
+    kept = on_old.positions()
+    assert records // 3 <= kept < records
+    on_empty.state = on_empty.folder / "another-state"
+    undisturbed = life("undisturbed")
+    for one in (on_old, on_empty, undisturbed):
+        one.settings = {**one.settings, "EVALSINK_POLL_RECORDS_MAX": 4000}
+        one.start()
+    closed = {}
+    for one in (on_old, on_empty, undisturbed):
+        said = one.end()
+        closed[one] = sorted(line["run_id"] for line in said if line["action"] == "run_closed")
+    tree = undisturbed.tree()
+    assert 4 == len(closed[undisturbed])
+    assert [closed[undisturbed]] * 2 == [closed[on_old], closed[on_empty]]
+    assert tree == on_old.tree()
+    assert tree == on_empty.tree()
+    originals = [
+        path
+        for folder in ("lmms-eval/maxm", "lmms-eval/mmmu", "lm-eval/negotiationtom")
+        for path in (realdata / folder).rglob("*.jsonl")
+    ]
+    # As the originals' lines end: theirs may lack the last line end.
+    assert sorted(path.read_bytes().rstrip(b"\n") for path in originals) == sorted(
+        content.rstrip(b"\n") for name, content in tree.items() if name.endswith(".jsonl")
+    )
+    evalsink("verify", on_old.folder / "output", on_empty.folder / "output")
+
+
+def test_published_twice_under_one_run_id_the_files_are_the_first_ones_and_the_second_copy_is_late(
+    real, realdata, life
+):
+    source = realdata / "lmms-eval" / "mme-newest-format"
+    send = ("publish", source, "--brokers", real.bootstrap, "--run-id", "again", "--batch-size", "2")
+    assert "again\n" == evalsink(*send, "--shards", "2", **life.settings).stdout
+    once = len(read_all(real, *life.settings.values()))
+    worker = life("worker")
+    worker.start()
+    worker.end()
+    tree = worker.tree()
+    assert "again\n" == evalsink(*send, "--shards", "2", **life.settings).stdout
+    worker.start()
+    said = worker.end()
+    assert tree == worker.tree()
+    [original] = source.rglob("*.jsonl")
+    assert original.read_bytes().rstrip(b"\n") in {content.rstrip(b"\n") for content in tree.values()}
+    late = read_all(real, life.settings["EVALSINK_TOPICS_DEAD_LETTERS"])
+    assert ([b"late"] * once, []) == (
+        [dict(letter.headers)["reason"] for letter in late],
+        [line for line in said if line["action"] == "run_closed"],
+    )
