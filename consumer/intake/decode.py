@@ -16,10 +16,11 @@ import msgspec
 from msgspec import UNSET, DecodeError, Raw, Struct, ValidationError
 from msgspec.structs import replace
 
-from consumer.intake.repair import mend, mend_otherwise, nests_too_deep
+from consumer.intake.repair import nests_too_deep
 from consumer.intake.sift import LooseSamples, sift, sift_loosely
 from consumer.vocabulary import DecodedSamples
 from schemas.events import Aggregate, Event, RunEnded, RunExpired, RunStarted, Samples
+from schemas.mending import mend, mend_otherwise
 
 TopicRole = Literal["samples", "aggregates", "both"]
 """What a topic carries."""

@@ -20,8 +20,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from consumer.errors import EvalsinkError, UsageError
-from consumer.publish.strict import repair
 from schemas.events import Harness
+from schemas.mending import repair
 from schemas.results import OWN_KEY
 
 _ISO = r"\d{4}-\d\d-\d\dT\d\d[-:]\d\d[-:]\d\d(?:\.\d+)?(?:-[0-9a-f]{8})?"

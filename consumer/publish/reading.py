@@ -19,8 +19,8 @@ from msgspec import UNSET, Raw
 
 from consumer.errors import EvalsinkError
 from consumer.publish.rows import RowTable, SamplesFile, usable_doc_id, value_of
-from consumer.publish.strict import repair
 from schemas.events import Sample
+from schemas.mending import repair
 
 BASE_KEYS = frozenset(
     {

@@ -21,8 +21,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from consumer.errors import EvalsinkError
-from consumer.publish.strict import repair
 from schemas.events import DocId
+from schemas.mending import repair
 
 _STEP_BYTES = 1 << 20
 _BLANK = b" \t\r\n"

@@ -5,8 +5,8 @@ import msgspec
 
 from consumer.demo.synthetic import GROUP, SyntheticEvaluation
 from consumer.demo.tasks import REPEATS
-from consumer.publish.strict import repair
 from schemas.events import Event, RunEnded, Samples
+from schemas.mending import repair
 
 
 def usable(records):

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.intake.decode import Rejection, decode
-from consumer.intake.repair import mend
 from consumer.intake.sift import LooseSamples, sift_loosely
 from consumer.vocabulary import DecodedSamples
+from schemas.mending import mend
 
 ROLES = st.sampled_from(["samples", "aggregates", "both"])
 
