@@ -25,6 +25,10 @@ class BrokerError(EvalsinkError):
     exit_code = 3
 
 
+class BrokerAwayError(BrokerError):
+    """Kafka does not answer now. Who has time asks again."""
+
+
 class StateError(EvalsinkError):
     """The state folder cannot be used (locked by another process, written by a newer version)."""
 

@@ -28,7 +28,7 @@ from kafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 from kafka.net.compat import KafkaNetClient
 from msgspec import Struct
 
-from consumer.errors import BrokerError, UsageError
+from consumer.errors import BrokerAwayError, BrokerError, UsageError
 from consumer.kafka_security import check_admission, client_settings
 from consumer.settings import Security
 from consumer.telemetry.logs import logger
@@ -139,13 +139,16 @@ def connect(brokers: str, security: Security | None = None, *, timeout_s: float 
 def broker_errors(doing: str) -> Iterator[None]:
     """Turn kafka-python's errors into a `BrokerError` that says what was being done.
 
+    A `BrokerAwayError`, where asking again may help.
+
     Args:
         doing: Completes "Kafka refused or did not answer while …".
     """
     try:
         yield
     except KafkaError as error:
-        raise BrokerError(f"Kafka refused or did not answer while {doing}: {error}") from error
+        kind = BrokerAwayError if error.retriable else BrokerError
+        raise kind(f"Kafka refused or did not answer while {doing}: {error}") from error
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from consumer.errors import BrokerAwayError
 from consumer.filesystem import Disk
 from consumer.intake.outbound import Outbound
 from consumer.intake.resume import Committed
@@ -95,7 +96,12 @@ class Saving:
         if snapshot is None:
             if not force and self._clock() - self._saved_at < self._settings.checkpoint_interval_s:
                 return
-            snapshot = self._snapshot = self._capture(owned)
+            try:
+                snapshot = self._snapshot = self._capture(owned)
+            except BrokerAwayError as error:
+                self._saved_at = self._clock()
+                _log.warning("checkpoint_put_off", reason=str(error))
+                return
         if snapshot.job is None:
             if self._outbound.acknowledged() < snapshot.letters:
                 return

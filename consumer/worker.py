@@ -16,7 +16,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from consumer.closing import Closing
-from consumer.errors import BrokerError, DeadLetterLimit, DiskFullError
+from consumer.errors import BrokerAwayError, DeadLetterLimit, DiskFullError
 from consumer.expiry import Expiry
 from consumer.filesystem import is_disk_full
 from consumer.intake.deadletters import DeadLetters
@@ -228,11 +228,18 @@ class Worker:
 
     def _take_assignments(self) -> None:
         self._note_losses()
-        gained, self._gained = self._gained, set()
-        for partition in sorted(gained):
-            self._start(partition)
-        if gained:
-            _log.info("partitions_assigned", partitions=sorted(gained))
+        if not self._gained:
+            return
+        started = []
+        try:
+            for partition in sorted(self._gained):
+                self._start(partition)
+                started.append(partition)
+        except BrokerAwayError as error:
+            # What is not started stays parked, and is tried again with the next turn.
+            _log.warning("start_put_off", reason=str(error))
+        self._gained -= set(started)
+        _log.info("partitions_assigned", partitions=started)
 
     def _note_losses(self) -> None:
         """Fold what was noted: one poll may see several rebalances, and only the last holds."""
@@ -285,7 +292,8 @@ class Worker:
             # What the disk damaged, the log rebuilds.
             self._drop(partition)
             if partition in self._owned:
-                self._start(partition)
+                self._owned.discard(partition)
+                self._gained.add(partition)
 
     def _drop(self, partition: int) -> None:
         self._closing.forget(partition)
@@ -324,17 +332,17 @@ class Worker:
         """Owned partitions whose input topics are read to their ends; none while the broker does not say."""
         try:
             ends = self._source.ends(self._owned)
-        except BrokerError as error:
+            return {
+                partition
+                for partition in self._owned
+                if all(
+                    position >= ends[TopicPartition(topic, partition)].end
+                    for topic, position in self._source.position(partition).items()
+                )
+            }
+        except BrokerAwayError as error:
             _log.warning("ends_unknown", reason=str(error))
             return set()
-        return {
-            partition
-            for partition in self._owned
-            if all(
-                position >= ends[TopicPartition(topic, partition)].end
-                for topic, position in self._source.position(partition).items()
-            )
-        }
 
     def _idle_for(self) -> float:
         """Seconds since nothing is left to do: assigned, read to the ends, nothing closing."""

@@ -6,6 +6,7 @@ keeps positions of partitions that stay, so every partition is sought explicitly
 `poll(0)` costs thread hops, so the poll waits.
 """
 
+import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -146,6 +147,8 @@ class GroupSource:
             # What the mock cluster says to a follower that syncs a moment after its leader; it lets it join
             # again.
             if error.retriable or (self._embedded and isinstance(error, InvalidRequestError)):
+                # It may come at once, and again: no spinning while a broker is away.
+                time.sleep(self._poll_timeout_ms / 1000)
                 return ()
             raise BrokerError(f"reading failed: {error}") from error
         self._set_faulty_aside()
