@@ -282,8 +282,9 @@ def test_no_name_leads_out_of_the_output_folder(real_stage):
 def test_a_flood_of_dead_letters_from_one_partition_stops_the_worker_before_more_is_buried(real_stage):
     stage = real_stage
     garbage = [Sending(stage.topics.samples, b"k", b"garbage %d" % number, 1) for number in range(6)]
+    # A good record between them, of either topic, begins the count anew.
     run = Evaluation(next(run_ids(1)), shards=1, tasks=[("t", 3)])
-    stage.send([*garbage[:3], *run.events(), *garbage[3:]])
+    stage.send([*garbage[:3], *run.batches(0), run.ended(0, aggregates=[]), *garbage[3:]])
     stage.work(dead_letters_in_a_row_max=3)
     stage.send(garbage[:1])
     with pytest.raises(DeadLetterLimit, match="dead_letters_in_a_row_max"):

@@ -30,7 +30,15 @@ def synthetic(stage):
     return [Sending(topics[one.role], one.key, one.value) for one in evaluation.records()], evaluation.facts
 
 
-@pytest.mark.parametrize("state", ["state", "another-state"], ids=["its old state", "an empty one"])
+@pytest.mark.parametrize(
+    ("broker", "state"),
+    [
+        pytest.param("embedded", "state", id="embedded, its old state"),
+        pytest.param("real", "state", id="its old state", marks=pytest.mark.kafka),
+        pytest.param("real", "another-state", id="an empty one", marks=pytest.mark.kafka),
+    ],
+    indirect=["broker"],
+)
 def test_a_worker_cut_off_in_the_middle_and_started_on(stage, state):
     records, facts = synthetic(stage)
     third = len(records) // 3
@@ -131,33 +139,40 @@ def runs(stage, state):
     return [path for path in (stage.folder / state / "runs").glob("*/*") if path.is_dir()]
 
 
-def is_due(worker, taken, starts, records):
-    return len(taken) >= starts and worker.counts.records >= records
-
-
 @pytest.mark.kafka
 def test_a_member_that_is_thrown_out_in_the_middle_comes_back_and_loses_nothing(real_stage):
     stage = real_stage
     records, facts = synthetic(stage)
-    stage.send(records)
+    quarter = len(records) // 4
     taken = []
     with assembly.worker(stage.settings(**SMALL)) as worker:
         start = worker._source.start
         worker._source.start = lambda *arguments: (taken.append(arguments), start(*arguments))
-        for life in (1, 2, 3):
-            due = partial(is_due, worker, taken, 4 * life, worker.counts.records + 20)
-            tick_until(worker, due, "partitions, and 20 records more")
+        for life in range(3):
+            tick_until(worker, partial(is_back, taken, life), "all partitions again")
+            read = worker.counts.records
+            stage.send(records[life * quarter : (life + 1) * quarter])
+            tick_until(worker, partial(has_read, worker, read + quarter // 2), "half of what was sent")
             with admin(stage.broker.connect()) as client:
                 members = client.describe_groups([stage.group])[stage.group]["members"]
                 client.remove_group_members(
                     stage.group, [MemberToRemove(member_id=one["member_id"]) for one in members]
                 )
-        tick_until(worker, lambda: len(taken) == 16, "all partitions for the fourth time")
+        stage.send(records[3 * quarter :])
+        tick_until(worker, partial(is_back, taken, 3), "all partitions for the fourth time")
         worker.run(exit_when_idle_s=0.2)
     stage.work(group="-undisturbed", state="state-undisturbed", output="output-undisturbed")
     assert stage.tree() == stage.tree("output-undisturbed")
     assert 7 == len(stage.tree())
     assert facts.dead_letters == len(stage.letters())
+
+
+def is_back(taken, lives):
+    return len(taken) >= 4 * (lives + 1)
+
+
+def has_read(worker, records):
+    return worker.counts.records >= records
 
 
 @pytest.mark.kafka

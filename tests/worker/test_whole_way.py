@@ -125,7 +125,13 @@ def test_the_whole_run_sent_twice_before_its_last_end_is_the_same_run_with_every
 
 
 @pytest.mark.parametrize(
-    "closed_between", [False, True], ids=["read together", "the second read after the first closed"]
+    ("broker", "closed_between"),
+    [
+        pytest.param("embedded", False, id="embedded, read together"),
+        pytest.param("real", False, id="read together", marks=pytest.mark.kafka),
+        pytest.param("real", True, id="the second read after the first closed", marks=pytest.mark.kafka),
+    ],
+    indirect=["broker"],
 )
 def test_published_twice_in_a_row_the_files_stay_and_the_whole_second_copy_is_late(stage, closed_between):
     evaluation = Evaluation("r", tasks=[("mme", 24), ("gqa", 7)])
