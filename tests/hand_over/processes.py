@@ -33,6 +33,16 @@ def write_config(path, broker, topics, **settings):
     return path
 
 
+def published(output):
+    """How many runs have their results JSON, which comes last; workers may be writing."""
+    return sum(
+        name.endswith(".json")
+        for folder, _, names in os.walk(output)  # what vanishes while it walks is no error to it
+        for name in names
+        if ".evalsink" not in folder and "partial" not in folder
+    )
+
+
 class WorkerProcess:
     """One life of one worker. `state` is its own folder, and its log lies beside it."""
 

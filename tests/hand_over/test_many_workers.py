@@ -15,7 +15,7 @@ from consumer.publish.outputs import find_outputs
 from consumer.publish.producer import Sender
 from consumer.publish.publication import prepare
 from tests.conftest import ROOT
-from tests.hand_over.processes import workers, write_config
+from tests.hand_over.processes import published, workers, write_config
 from tests.observing import Sending, produce, read_all, until
 from tests.worker.conftest import Stage
 from tests.worker.evaluation import Evaluation
@@ -84,11 +84,6 @@ def digests(tree):
     return {name: hashlib.sha256(content).hexdigest() for name, content in tree.items()}
 
 
-def published(tree):
-    """How many runs have their results JSON: it comes last."""
-    return sum(name.endswith(".json") for name in tree)
-
-
 def spools(worker):
     """The worker has rows of open runs on its disk."""
     for path in (worker.state / "runs").glob("*/*/*.jsonl"):
@@ -143,14 +138,14 @@ def test_the_files_of_workers_that_join_leave_and_die_are_those_of_a_single_one(
     with workers(config, tmp_path / "output", "--group", stage.group) as start:
         left = come_and_go(stream, start, [tmp_path / f"worker-{number}" for number in range(3)])
         assert [] == stream.portions
-        until(lambda: published(stage.tree()) == stream.runs, "every run published")
+        until(lambda: published(tmp_path / "output") == stream.runs, "every run published")
         assert [0, 0, 0] == [one.terminate() for one in left]
     letters = {letter[:4]: letter.value for letter in stage.letters()}
     assert {"late", "not-json", "bad-rows"} <= {reason for *_, reason in letters}
     before = len(read_all(real, stage.topics.dead_letters))
     with workers(config, tmp_path / "undisturbed", "--group", f"{stage.group}-alone") as start:
         assert 0 == start(tmp_path / "alone", "--exit-when-idle", "0.5").exit_code()
-    assert stream.runs == published(stage.tree("undisturbed"))
+    assert stream.runs == published(tmp_path / "undisturbed")
     assert digests(stage.tree("undisturbed")) == digests(stage.tree())
     # The single worker wrote the same dead letters, each once.
     assert letters == {letter[:4]: letter.value for letter in stage.letters()}

@@ -1,5 +1,5 @@
 """The stage of the tests of workers."""
 
-from tests.worker.conftest import real_stage, stage
+from tests.worker.conftest import real_stage
 
-__all__ = ["real_stage", "stage"]
+__all__ = ["real_stage"]

@@ -41,8 +41,7 @@ def deaf(own_kafka, tmp_path):
     own_kafka.resume()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_is_asked_to_end_saves_and_commits_what_it_has(real_stage, number):
+def test_a_worker_that_is_asked_to_end_saves_and_commits_what_it_has(real_stage):
     stage = real_stage
     ids = run_ids(2)
     closed, held = Evaluation(next(ids)), Evaluation(next(ids))
@@ -56,8 +55,7 @@ def test_a_worker_that_is_asked_to_end_saves_and_commits_what_it_has(real_stage,
         worker = start(stage.folder / "state")
         worker.until(lambda: worker.lines("run_closed"), "a run closed")
         assert not (worker.state / CHECKPOINT_FILE).exists()
-        worker.signal(number)
-        assert 0 == worker.exit_code()
+        assert 0 == worker.terminate()
         assert "Traceback" not in worker.said()
     assert ends == {topic: offset for topic, (offset, _) in stage.committed(2).items()}
     [saved] = [
