@@ -149,6 +149,9 @@ class Receipts:
         self._topic = topic
         # A table that was filled from another topic, or for another group, is not ours.
         self._source = f"{group}/{topic}/{topic_id}"
+        # Of our own, those that the table had no room for: without them a late record would open the run
+        # again.
+        self._unsaved: dict[tuple[int, str], Receipt] = {}
         with broker_errors("opening the receipts"):
             self._consumer = KafkaConsumer(
                 **connection.settings,
@@ -160,7 +163,7 @@ class Receipts:
 
     def find(self, partition: int, run_id: str) -> Receipt | None:
         """The receipt of a run, if it is closed."""
-        return self._table.find(partition, run_id)
+        return self._unsaved.get((partition, run_id)) or self._table.find(partition, run_id)
 
     def send(self, partition: int, receipt: Receipt) -> int:
         """Write a receipt. Returns its ticket (`Outbound.acknowledged`); `remember` it once acknowledged."""
@@ -173,12 +176,16 @@ class Receipts:
 
     def remember(self, partition: int, receipt: Receipt) -> None:
         """Add an acknowledged receipt of our own to the table, for others to see (`read_table`)."""
+        self._unsaved[partition, receipt.run_id] = receipt
         try:
-            self._table.add(partition, receipt)
+            for (place, _), one in self._unsaved.items():
+                self._table.add(place, one)
             self._table.commit()
         except sqlite3.Error as error:
-            # It is a cache: what it lacks is read again from the topic at the next assignment.
+            # It is a cache: what it lacks when the process ends is read again from the topic.
             _log.error("receipts_table_failed", run_id=receipt.run_id, reason=str(error))
+        else:
+            self._unsaved.clear()
 
     def catch_up(self, partition: int) -> None:
         """Read the partition's receipts to their end.

@@ -4,6 +4,7 @@ import errno
 import itertools
 import logging
 import os
+import sqlite3
 
 import pytest
 
@@ -204,3 +205,25 @@ def test_a_close_out_for_which_there_is_no_room_is_done_later(real_stage, monkey
         worker.run(exit_when_idle_s=0.2)
     assert (5, 2) == (caplog.messages.count("close_out_failed"), worker.counts.closed)
     assert undisturbed(stage) == stage.tree()
+
+
+def test_a_run_is_closed_even_if_the_table_of_receipts_had_no_room_for_it(real_stage):
+    stage = real_stage
+    [evaluation] = evaluations(1)
+    stage.send(evaluation.events())
+    with assembly.worker(stage.settings()) as worker:
+        tick_until(worker, lambda: len(worker._owned) == 4, "all partitions")
+        add = worker._receipts._table.add
+
+        def full(*_):
+            raise sqlite3.OperationalError("database or disk is full")
+
+        worker._receipts._table.add = full
+        tick_until(worker, lambda: worker.counts.closed == 1, "the run closed")
+        late = stage.send([evaluation.ended(0)])
+        read = worker.counts.records
+        tick_until(worker, lambda: worker.counts.records > read, "the late record")
+        assert [] == [run for one in worker._book.partitions.values() for run in one.runs.values()]
+        worker._receipts._table.add = add
+        worker.run(exit_when_idle_s=0.2)
+    assert {(*place, "late") for place in late} == {letter[:4] for letter in stage.letters()}
