@@ -207,6 +207,16 @@ def test_a_failed_shard_waits_for_the_others_and_for_its_new_attempt(watched):
     assert [] == watched.outbound.sent
 
 
+def test_after_new_records_a_new_question_does_not_wait_for_the_old_one(watched):
+    evaluation = Evaluation("r", shards=1)
+    watched.take(evaluation.ended(0, status="failed"))
+    watched.wait(GRACE_S)
+    watched.take(next(evaluation.batches(0)))
+    watched.wait(GRACE_S)
+    assert ASK_AGAIN_AFTER_S > 2 * GRACE_S
+    assert [("s", 0, "r", 0), ("s", 0, "r", 1)] == watched.outbound.sent
+
+
 # Neither
 
 

@@ -161,21 +161,12 @@ class FullDisk(Disk):
         setattr(self, name, room.behind(getattr(self, name)))
 
 
-@pytest.mark.parametrize("step", ["sync_tree", "replace_file"])
-def test_checkpoints_that_fail_are_made_later_and_nothing_is_committed_until_then(real_stage, step, caplog):
+def test_checkpoints_that_fail_are_made_later_and_nothing_is_committed_until_then(real_stage, caplog):
     stage = real_stage
     places = stage.send(mixed(*evaluations(4)))
     room = Room()
     wanted = [TopicPartition(topic, one) for topic in stage.topics.inputs for one in range(4)]
     disk = FullDisk("sync_tree", room)
-    if step == "replace_file":
-        replace_file = disk.replace_file
-        fails = room.behind(replace_file)
-        disk = Disk()
-        # Not the first of its files: the worker's own name.
-        disk.replace_file = lambda path, content: (
-            fails(path, content) if path.suffix == ".json" else replace_file(path, content)
-        )
     with caplog.at_level(logging.ERROR, "consumer"), assembly.worker(stage.settings(), disk=disk) as worker:
         tick_until(worker, lambda: worker.counts.closed == 4, "all runs closed")
         tick_until(worker, lambda: room.refused >= 3, "three checkpoints that failed")
