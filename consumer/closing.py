@@ -105,8 +105,9 @@ class Closing:
             return
         for aggregate, reason in refused(run):
             self._dead_letters.send(self._book.spool.read_record(partition, run, aggregate.span), reason)
-        step = self._steps[partition, run.run_id] = _Step(partition, run)
+        step = _Step(partition, run)
         self._submit(step)
+        self._steps[partition, run.run_id] = step
 
     def forget(self, partition: int) -> None:
         """Give up on a partition's runs; jobs that run on find their files as long as `is_reading`."""

@@ -235,7 +235,9 @@ class Worker:
             for partition in sorted(self._gained):
                 self._start(partition)
                 started.append(partition)
-        except BrokerAwayError as error:
+        except (BrokerAwayError, OSError) as error:
+            if isinstance(error, OSError) and not is_disk_full(error):
+                raise
             # What is not started stays parked, and is tried again with the next turn.
             _log.warning("start_put_off", reason=str(error))
         self._gained -= set(started)

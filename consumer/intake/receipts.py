@@ -8,6 +8,7 @@ Receipts of other groups are passed over.
 """
 
 import contextlib
+import errno
 import sqlite3
 from pathlib import Path
 
@@ -85,8 +86,9 @@ class ReceiptTable:
         self._db.commit()
 
     def close(self) -> None:
-        """Close it."""
-        self._db.commit()
+        """Close it; what cannot be written now is read again from the topic."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.commit()
         self._db.close()
 
     def _open(self) -> sqlite3.Connection:
@@ -192,7 +194,15 @@ class Receipts:
 
         Raises:
             BrokerError: they cannot be read.
+            OSError: the disk is full.
         """
+        try:
+            self._catch_up(partition)
+        except sqlite3.OperationalError as error:
+            # SQLite says it in words of its own.
+            raise OSError(errno.ENOSPC, str(error), TABLE_FILE) from error
+
+    def _catch_up(self, partition: int) -> None:
         place = KafkaTopicPartition(self._topic, partition)
         with broker_errors("reading receipts"):
             beginning = self._consumer.beginning_offsets([place])[place]

@@ -111,6 +111,9 @@ def publish_provisionally(spooled: SpooledRun, tools: Tools) -> ClosedRun:
         staging.place_provisionally()
     finally:
         staging.discard()
+    if (tools.output / closed.results).exists():
+        # Another worker closed the run meanwhile; what it cleaned up came back with this.
+        remove_provisional(tools.output, run.run_id)
     return replace(closed, results=f"{PARTIAL_FOLDER}/{closed.results}")
 
 
