@@ -44,6 +44,9 @@ def worker(
     """
     disk = disk or Disk()
     state = settings.state_path
+    # Before anything is made on the disk: a wrong address or topic leaves nothing behind.
+    connection = connect(settings.brokers, settings.security)
+    check_topics(connection, settings)
     lock = checkpoint.StateLock(state)
     executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="close-out")
     # Its own thread: a checkpoint must not wait behind close-outs.
@@ -51,8 +54,6 @@ def worker(
     worker_name = ""
     source: GroupSource | None = None
     try:
-        connection = connect(settings.brokers, settings.security)
-        check_topics(connection, settings)
         every_id = {} if connection.embedded else topic_ids(connection, _all_topics(settings))
         ids = {topic: every_id.get(topic, "") for topic in settings.topics.inputs}
         settings.output_path.mkdir(parents=True, exist_ok=True)

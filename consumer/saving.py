@@ -114,21 +114,21 @@ class Saving:
         if snapshot.job.done():
             self._complete(snapshot, owned, may_remove=may_remove)
 
-    def finish(self, owned: Collection[int]) -> None:
+    def finish(self, owned: Collection[int], *, may_remove: bool) -> None:
         """Write and commit a last checkpoint, waiting at most `drain_timeout_s` for the disk.
 
         Raises:
             BrokerError: as `advance`.
         """
         for _ in range(2):  # the one on its way, then one of the last state
-            self.advance(owned, may_remove=False, force=True)
+            self.advance(owned, may_remove=may_remove, force=True)
             if self._snapshot is not None and self._snapshot.job is not None:
                 try:
                     self._snapshot.job.exception(self._settings.drain_timeout_s)
                 except FutureTimeoutError:
                     _log.error("checkpoint_abandoned", after_s=self._settings.drain_timeout_s)
                     return
-                self.advance(owned, may_remove=False)
+                self.advance(owned, may_remove=may_remove)
 
     def _capture(self, owned: Collection[int]) -> _Snapshot:
         positions: dict[TopicPartition, int] = {}

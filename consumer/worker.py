@@ -360,7 +360,8 @@ class Worker:
     def _drain(self) -> None:
         """Save and commit what is there, and leave. Runs still closing close again at the next start."""
         self._outbound.flush(self._settings.drain_timeout_s)
-        self._saving.finish(self._owned)
+        abandoned = self._closing.has_abandoned() or self._expiry.is_reading()
+        self._saving.finish(self._owned, may_remove=not abandoned)
         self._source.close()
         self._receipts.close()
         self._outbound.close()
