@@ -16,7 +16,7 @@ from consumer.intake.decode import Rejection, decode
 from consumer.intake.group import GroupSource
 from consumer.intake.outbound import Outbound
 from consumer.intake.receipts import Receipts, ReceiptTable
-from consumer.kafka_client import Connection, connect, partition_counts, topic_ids
+from consumer.kafka_client import Connection, connect, parse_servers, partition_counts, topic_ids
 from consumer.report.table import render
 from consumer.runs import checkpoint
 from consumer.runs.book import RunBook
@@ -44,9 +44,7 @@ def worker(
     """
     disk = disk or Disk()
     state = settings.state_path
-    # Before anything is made on the disk: a wrong address or topic leaves nothing behind.
-    connection = connect(settings.brokers, settings.security)
-    check_topics(connection, settings)
+    parse_servers(settings.brokers)  # a wrong call is refused before anything is made on the disk
     lock = checkpoint.StateLock(state)
     executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="close-out")
     # Its own thread: a checkpoint must not wait behind close-outs.
@@ -54,6 +52,8 @@ def worker(
     worker_name = ""
     source: GroupSource | None = None
     try:
+        connection = connect(settings.brokers, settings.security)
+        check_topics(connection, settings)
         every_id = {} if connection.embedded else topic_ids(connection, _all_topics(settings))
         ids = {topic: every_id.get(topic, "") for topic in settings.topics.inputs}
         settings.output_path.mkdir(parents=True, exist_ok=True)

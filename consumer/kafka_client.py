@@ -98,7 +98,7 @@ def connect(brokers: str, security: Security | None = None, *, timeout_s: float 
         UsageError: `brokers` is not a list of addresses, or a file that `security` names cannot be used.
         BrokerError: nobody answered as Kafka does, or let us in. Nothing was done; call again.
     """
-    servers = _servers(brokers)
+    servers = parse_servers(brokers)
     security = security or Security()
     _quieten()
     settings: dict[str, Any] = {
@@ -245,7 +245,12 @@ def _admin_client(settings: dict[str, Any]) -> KafkaAdminClient:
         raise
 
 
-def _servers(brokers: str) -> list[tuple[str, int]]:
+def parse_servers(brokers: str) -> list[tuple[str, int]]:
+    """(host, port) of each bootstrap server; the port defaults to 9092.
+
+    Raises:
+        UsageError: `brokers` is not a list of addresses.
+    """
     servers = []
     for part in filter(None, (part.strip() for part in brokers.split(","))):
         found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]@]+))(?::(\d{1,5}))?", part)
