@@ -110,7 +110,7 @@ class Closing:
         self._steps[partition, run.run_id] = step
 
     def forget(self, partition: int) -> None:
-        """Give up on a partition's runs; jobs that run on find their files as long as `is_reading`."""
+        """Give up on a partition's runs; jobs that run on find their files as long as `has_abandoned`."""
         for _, run_id in [key for key in self._steps if key[0] == partition]:
             self.forget_run(partition, run_id)
 

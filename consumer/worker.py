@@ -101,7 +101,7 @@ class Worker:
 
     @property
     def violations(self) -> list[str]:
-        """Runs that are not published, since files of other content bear their names."""
+        """Runs that are not published: other files bear their names, or their close-out crashed."""
         return self._closing.violations
 
     @property
@@ -347,9 +347,10 @@ class Worker:
             return set()
 
     def _idle_for(self) -> float:
-        """Seconds since nothing is left to do: assigned, read to the ends, nothing closing."""
-        busy = not self._assigned_once or self._closing.is_busy(self._owned) or self._outbound.pending
-        if busy or self._at_end() != self._owned:
+        """Seconds since nothing is left to do: assigned and started, read to the ends, nothing closing."""
+        waiting = not self._assigned_once or self._gained
+        busy = self._closing.is_busy(self._owned) or self._outbound.pending
+        if waiting or busy or self._at_end() != self._owned:
             self._idle_since = None
             return 0.0
         now = self._clock()

@@ -65,3 +65,7 @@ def main(argv: list[str] | None = None) -> Any:
     except EvalsinkError as error:
         click.echo(f"evalsink: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A folder that cannot be made, a disk that is full at the start: the user's to mend, so no traceback.
+        click.echo(f"evalsink: {error}", err=True)
+        sys.exit(EvalsinkError.exit_code)

@@ -85,5 +85,6 @@ def command(  # noqa: PLR0917 - click passes them by name
             worker.run(exit_when_idle_s=exit_when_idle)
     if worker.violations:
         raise DeterminismError(
-            f"not published, since other files bear their names: {', '.join(worker.violations)}"
+            "not published (determinism_violation or close_out_crashed in the log says why): "
+            f"{', '.join(worker.violations)}"
         )
