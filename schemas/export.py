@@ -22,7 +22,7 @@ from typing import Any, Final, get_args
 import msgspec
 from msgspec import Struct
 
-from schemas import asyncapi, events, results, state
+from schemas import asyncapi, events, metrics, results, state
 from schemas.events import Event
 
 FOLDER: Final = Path(__file__).parent / "generated"
@@ -36,7 +36,7 @@ _ATTRIBUTE = re.compile(r"^    (\w+): (.*)$")
 def documents() -> dict[str, dict[str, Any]]:
     """File name to its content, for every generated file."""
     exported: dict[str, Any] = {"event": Event}
-    for struct in (*get_args(Event), results.Evalsink, *state.EXPORTED):
+    for struct in (*get_args(Event), results.Evalsink, metrics.MetricRow, *state.EXPORTED):
         exported[_file_stem(struct)] = struct
     files = {f"{stem}{_SUFFIX}": _json_schema(stem, kind) for stem, kind in exported.items()}
     _, components = msgspec.json.schema_components(
@@ -60,7 +60,7 @@ def _json_schema(stem: str, kind: Any) -> dict[str, Any]:
 
 def _describe(definitions: Mapping[str, dict[str, Any]]) -> None:
     """Replace docstrings by descriptions, of each definition and of its properties."""
-    structs = dict(_structs(events, results, state))
+    structs = dict(_structs(events, metrics, results, state))
     for name, definition in definitions.items():
         struct = structs[name]
         text, attributes = _parse(inspect.getdoc(struct) or "")

@@ -13,6 +13,7 @@ Sources: lmms-eval ``utils.sanitize_model_name``, ``loggers/evaluation_tracker.p
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -122,6 +123,11 @@ class RunFiles(Struct, frozen=True):
         """File name of the table for people."""
         return f"{self.stem}_results.md"
 
+    @property
+    def metrics(self) -> str:
+        """File name of the figures, a row each."""
+        return f"{self.stem}_metrics.jsonl"
+
     def samples(self, task: str) -> str:
         """File name of the samples of `task`."""
         safe = safe_component(task, taken=_LOOKS_HASHED)
@@ -133,3 +139,18 @@ class RunFiles(Struct, frozen=True):
 def run_files(*, run_id: str, model_name: str, date: str, harness: Harness) -> RunFiles:
     """The names of everything a run publishes."""
     return RunFiles(folder=model_folder(model_name, harness), stem=stem(date, run_id), harness=harness)
+
+
+def files_of_results(name: str, *, folder: str = "") -> RunFiles | None:
+    """The names of the run whose results JSON would be called `name`; None if none would."""
+    # In this order: a stem of ours never ends in "_results", so that the two cannot be mistaken.
+    if name.endswith("_results.json"):
+        return RunFiles(folder=folder, stem=name.removesuffix("_results.json"), harness="lmms-eval")
+    if name.startswith("results_") and name.endswith(".json"):
+        return RunFiles(folder=folder, stem=name[len("results_") : -len(".json")], harness="lm-eval")
+    return None
+
+
+def relative_paths(folder: str, names: Sequence[str]) -> list[str]:
+    """`names` below the model folder, which may be the output folder itself."""
+    return [f"{folder}/{name}" if folder else name for name in names]

@@ -10,9 +10,11 @@ Not to be had from the files alone, hence not checked: the evaluator's aggregate
 lost.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,8 +22,9 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from consumer.errors import UsageError, VerificationError
+from consumer.report.metrics import render
 from consumer.report.samples import check_samples
-from schemas.names import RunFiles, hash8, model_folder
+from schemas.names import RunFiles, files_of_results, hash8, model_folder
 from schemas.results import OWN_KEY, Evalsink
 
 FORMAT = 1
@@ -41,6 +44,8 @@ class PublishedRun(Struct, frozen=True):
         own: The key ``evalsink``.
         task_hashes: Task to the harness's hash.
         model_name: As the harness was given it.
+        results: All of the results JSON.
+        sha256: Of its bytes, hex.
     """
 
     path: Path
@@ -48,6 +53,8 @@ class PublishedRun(Struct, frozen=True):
     own: Evalsink
     task_hashes: dict[str, str]
     model_name: str
+    results: dict[str, Any]
+    sha256: str
 
     @property
     def rows(self) -> int:
@@ -70,10 +77,10 @@ def find_results(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         inside: Iterable[Path] = (path,)
         if path.is_dir():
-            inside = (file for file in path.rglob("*.json") if _named_like(file) and file.is_file())
+            inside = (file for file in path.rglob("*.json") if files_of_results(file.name) and file.is_file())
         elif not path.is_file():
             raise UsageError(f"no such file or folder: {path}")
-        elif not _named_like(path):
+        elif not files_of_results(path.name):
             raise UsageError(f"{path}: a results JSON is named *_results.json or results_*.json")
         for file in sorted(inside):
             found.setdefault(file.resolve(), file)
@@ -86,7 +93,7 @@ def read_run(path: Path) -> PublishedRun | None:
     Raises:
         VerificationError: ours by name or content, but not readable as what we write.
     """
-    files = _named_like(path)
+    files = files_of_results(path.name)
     assert files is not None, path
     try:
         content = path.read_bytes()
@@ -110,6 +117,8 @@ def read_run(path: Path) -> PublishedRun | None:
         own=_convert(path, results, OWN_KEY, Evalsink),
         task_hashes=_convert(path, results, "task_hashes", dict[str, str]),
         model_name=_convert(path, results, "model_name", str),
+        results=results,
+        sha256=hashlib.sha256(content).hexdigest(),
     )
 
 
@@ -156,16 +165,26 @@ def verify_run(run: PublishedRun, advance: Advance = lambda _: None) -> None:
                 task_hash=run.task_hashes[task],
                 advance=advance,
             )
+    _check_metrics(run)
 
 
-def _named_like(path: Path) -> RunFiles | None:
-    """The names of the run whose results JSON `path` would be; None if it is not named like one."""
-    # In this order: a stem of ours never ends in "_results", so that the two cannot be mistaken.
-    if path.name.endswith("_results.json"):
-        return RunFiles(folder="", stem=path.name.removesuffix("_results.json"), harness="lmms-eval")
-    if path.name.startswith("results_") and path.name.endswith(".json"):
-        return RunFiles(folder="", stem=path.name[len("results_") : -len(".json")], harness="lm-eval")
-    return None
+def _check_metrics(run: PublishedRun) -> None:
+    """The file of figures is exactly what the results JSON gives."""
+    path = run.path.with_name(run.files.metrics)
+    folder = model_folder(run.model_name, run.files.harness)
+    expected = render(run.results, f"{folder}/{run.path.name}" if folder else run.path.name, run.sha256)
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        _differ(path, "file", f"{len(expected)} bytes", error.strerror)
+    if found != expected:
+        lines = zip_longest(expected.split(b"\n"), found.split(b"\n"))
+        number, (wanted, line) = next(pair for pair in enumerate(lines, 1) if pair[1][0] != pair[1][1])
+        _differ(path, f"line {number}", _shown(wanted), _shown(line))
+
+
+def _shown(line: bytes | None) -> str:
+    return "none" if line is None else repr(line.decode(errors="replace"))
 
 
 def _samples_beside(folder: Path, stem: str) -> set[str]:

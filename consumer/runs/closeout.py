@@ -1,7 +1,8 @@
 """From a settled run in the spool to its published files. Runs off the poll thread.
 
-The way: fields -> aggregates -> per task the samples file -> status -> results JSON and table -> publication.
-All of it is a function of the run's records up to its cuts; nothing of host, clock or worker enters.
+The way: fields -> aggregates -> per task the samples file -> status -> results JSON, table and figures ->
+publication. All of it is a function of the run's records up to its cuts; nothing of host, clock or worker
+enters.
 """
 
 import hashlib
@@ -18,14 +19,14 @@ from consumer.runs.aggregates import Chosen, choose
 from consumer.runs.fields import RunFields, collect, loads, start_ms
 from consumer.runs.index import ENTRY, Side
 from consumer.runs.lifecycle import counting_ends
-from consumer.runs.publication import Staging, relative_paths, remove_provisional
+from consumer.runs.publication import Staging, remove_provisional
 from consumer.runs.results_json import Times, assemble, dump, filter_order
 from consumer.runs.samples import Copied, copy_samples
 from consumer.runs.scores import TaskScores, disagreements, results_from_scores
 from consumer.runs.spool import SpooledRun, read_record
 from consumer.vocabulary import Record
 from schemas.events import Aggregate
-from schemas.names import PARTIAL_FOLDER, RunFiles, run_files
+from schemas.names import PARTIAL_FOLDER, RunFiles, relative_paths, run_files
 from schemas.results import OWN_KEY, Evalsink, RunStatus
 from schemas.state import Cut
 
@@ -38,6 +39,8 @@ class Tools(Struct, frozen=True):
     Attributes:
         decode: An accepted record into its event, repairs included.
         render_table: A results JSON into the table for people.
+        render_metrics: A results JSON, its path relative to the output folder and its sha256 into the rows
+            of figures for programs.
         disk: The disk.
         output: Output folder.
         worker: Names this worker's staging folder.
@@ -45,6 +48,7 @@ class Tools(Struct, frozen=True):
 
     decode: Callable[[Record], Any]
     render_table: Callable[[dict[str, Any]], str]
+    render_metrics: Callable[[dict[str, Any], str, str], bytes]
     disk: Disk
     output: Path
     worker: str
@@ -143,15 +147,20 @@ def _compose(spooled: SpooledRun, tools: Tools, staging: Staging) -> ClosedRun:
     ]
     results = _results(spooled, fields, chosen, aggregates, tasks)
     content = dump(results)
+    sha256 = hashlib.sha256(content).hexdigest()
+    table_path, metrics_path, results_path = relative_paths(
+        files.folder, [files.table, files.metrics, files.results]
+    )
     table = tools.render_table(results).encode()
-    table_path, results_path = relative_paths(files.folder, [files.table, files.results])
+    metrics = tools.render_metrics(results, results_path, sha256)
     staging.add(table_path, lambda file: file.write(table))
+    staging.add(metrics_path, lambda file: file.write(metrics))
     staging.add(results_path, lambda file: file.write(content))
     return ClosedRun(
         status=results[OWN_KEY]["status"],
         stem=files.stem,
         results=results_path,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         rows=sum(task.copied.rows for task in tasks),
         size=sum(task.copied.size for task in tasks),
     )

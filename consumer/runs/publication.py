@@ -8,7 +8,7 @@ both are kept, somebody looks.
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -109,8 +109,3 @@ def _equal(one: Path, other: Path) -> bool:
             if content != right.read(len(content)):
                 return False
     return True
-
-
-def relative_paths(folder: str, names: Sequence[str]) -> list[str]:
-    """`names` below the model folder, which may be the output folder itself."""
-    return [f"{folder}/{name}" if folder else name for name in names]

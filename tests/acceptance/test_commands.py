@@ -44,7 +44,7 @@ def test_the_demo_shows_what_it_did_and_its_output_verifies_until_a_byte_is_chan
     [results] = output.rglob("*_results.json")
     assert "demo_video" in evalsink("table", results, "--version-column").stdout
     # Nothing but what is published: no staging, no spool.
-    assert 7 == len([path for path in output.rglob("*") if path.is_file() and ".evalsink" not in path.parts])
+    assert 8 == len([path for path in output.rglob("*") if path.is_file() and ".evalsink" not in path.parts])
     [samples] = output.rglob("*_samples_demo_signs.jsonl")
     content = samples.read_bytes()
     samples.write_bytes(content[:-3] + b"?" + content[-2:])

@@ -140,7 +140,7 @@ def test_killed_half_way_and_started_on_its_old_state_or_on_an_empty_one_the_fil
     ]
     # As the originals' lines end: theirs may lack the last line end.
     assert sorted(path.read_bytes().rstrip(b"\n") for path in originals) == sorted(
-        content.rstrip(b"\n") for name, content in tree.items() if name.endswith(".jsonl")
+        content.rstrip(b"\n") for name, content in tree.items() if "samples_" in name
     )
     evalsink("verify", on_old.folder / "output", on_empty.folder / "output")
 

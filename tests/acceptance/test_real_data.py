@@ -132,7 +132,7 @@ def test_files_are_named_by_the_originals_date_and_the_runs_hash_as_the_harness_
                 f"results_{stem}.json",
                 *(f"samples_{task}_{stem}.jsonl" for task in original.samples),
             }
-        assert expected | {f"{stem}_results.md"} == {
+        assert expected | {f"{stem}_results.md", f"{stem}_metrics.jsonl"} == {
             one.name for one in path.parent.iterdir() if stem in one.name
         }
 

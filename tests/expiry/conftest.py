@@ -8,6 +8,7 @@ import pytest
 
 from consumer.expiry import LOOK_EVERY_S, Expiry
 from consumer.intake.decode import decode
+from consumer.report import metrics
 from consumer.runs.book import RunBook
 from consumer.runs.closeout import Tools, close_out
 from consumer.runs.spool import Spool
@@ -81,6 +82,7 @@ class Watched:
         self.tools = Tools(
             decode=again,
             render_table=lambda results: f"{len(results['results'])} tasks\n",
+            render_metrics=metrics.render,
             disk=QuickDisk(),
             output=self.output,
             worker="w",

@@ -29,7 +29,7 @@ def test_a_run_with_an_end_is_shown_after_the_grace_time_and_not_before(watched)
     assert ("incomplete", 18) == (watched.shown["r"]["status"], watched.shown["r"]["tasks"]["mme"]["rows"])
     assert [[n, n] for n in range(3, 24, 4)] == watched.shown["r"]["tasks"]["mme"]["missing"]
     assert all(name.startswith("partial/org__model/") for name in watched.files)
-    assert 3 == len(watched.files)
+    assert 4 == len(watched.files)
 
 
 def test_a_run_without_any_end_is_never_shown(watched):
@@ -60,7 +60,7 @@ def test_a_run_is_shown_again_only_after_new_records_and_another_grace_time(watc
     for _ in range(3):
         watched.wait(GRACE_S)
     assert (2, 21) == (watched.executor.submitted, watched.shown["r"]["tasks"]["mme"]["rows"])
-    assert 3 == len(watched.files)
+    assert 4 == len(watched.files)
 
 
 def test_what_is_shown_is_gone_when_the_run_closes(watched):
@@ -71,7 +71,7 @@ def test_what_is_shown_is_gone_when_the_run_closes(watched):
     watched.take(*evaluation.batches(3), evaluation.ended(3))
     watched.close("r")
     assert not (watched.output / "partial").exists()
-    assert 3 == len(watched.files)
+    assert 4 == len(watched.files)
 
 
 def test_a_show_that_is_overtaken_by_the_close_out_leaves_nothing(watched):

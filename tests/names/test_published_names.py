@@ -13,6 +13,7 @@ from schemas.names import (
     MAX_COMPONENT_BYTES,
     MAX_DATE_BYTES,
     default_date,
+    files_of_results,
     hash8,
     model_folder,
     run_files,
@@ -148,7 +149,7 @@ def test_no_run_publishes_outside_its_output_folder_or_beyond_what_a_file_system
         assert_is_one_safe_component(files.folder)
     else:
         assert files.folder == ""
-    for name in (files.results, files.table, files.samples(task)):
+    for name in (files.results, files.table, files.metrics, files.samples(task)):
         assert_is_one_safe_component(name, max_bytes=240)
     assert files == run_files(run_id=run_id, model_name=model, date=date, harness=harness)
 
@@ -157,7 +158,7 @@ def test_no_run_publishes_outside_its_output_folder_or_beyond_what_a_file_system
 def test_a_samples_file_is_never_taken_for_a_results_file(task, harness):
     files = run_files(run_id="r", model_name="m", date="20260101_000000", harness=harness)
     assert files.samples(task).endswith(".jsonl")
-    assert files.samples(task) not in {files.results, files.table}
+    assert files.samples(task) not in {files.results, files.table, files.metrics}
 
 
 @pytest.mark.parametrize(
@@ -212,11 +213,15 @@ def test_files_are_named_as_each_harness_names_them():
     assert "20260101_000000-" + hash8("r1") == lmms.stem
     assert lmms.stem + "_results.json" == lmms.results
     assert lmms.stem + "_results.md" == lmms.table
+    assert lmms.stem + "_metrics.jsonl" == lmms.metrics
     assert lmms.stem + "_samples_mme.jsonl" == lmms.samples("mme")
     lm = run_files(run_id="r1", model_name="org/m", date="2026-01-01T00:00:00.000001", harness="lm-eval")
     assert "2026-01-01T00-00-00.000001-" + hash8("r1") == lm.stem
     assert f"results_{lm.stem}.json" == lm.results
     assert f"samples_mme_{lm.stem}.jsonl" == lm.samples("mme")
+    assert lm.stem + "_metrics.jsonl" == lm.metrics
+    for files in (lmms, lm):
+        assert files == files_of_results(files.results, folder="org__m")
 
 
 @given(names, names)

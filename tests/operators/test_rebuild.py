@@ -62,7 +62,7 @@ def test_rebuilt_over_itself_every_file_is_identical_and_untouched(desk):
     desk.work()
     before = {path: path.stat() for path in desk.output.rglob("*") if path.is_file()}
     outcome = desk.rebuild("r1")
-    assert (0, ["identical"] * 3) == (outcome.exit_code, verdicts(outcome))
+    assert (0, ["identical"] * 4) == (outcome.exit_code, verdicts(outcome))
     assert {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in before.items()} == {
         path: (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in desk.output.rglob("*")
@@ -87,7 +87,7 @@ def test_a_damaged_file_stops_it_and_is_repaired_if_that_was_asked_for(desk):
     desk.send(*whole("r1"))
     desk.work()
     published = tree(desk.output)
-    [damaged] = desk.output.rglob("*.jsonl")
+    [damaged] = desk.output.rglob("*_samples_*.jsonl")
     damaged.write_bytes(b"{}\n")
     spoiled = tree(desk.output)
     outcome = desk.rebuild("r1")
@@ -107,10 +107,13 @@ def test_a_lost_file_is_published_again_without_further_ado(desk):
     desk.send(*whole("r1"))
     desk.work()
     published = tree(desk.output)
-    [lost] = desk.output.rglob("*.jsonl")
+    [lost] = desk.output.rglob("*_samples_*.jsonl")
     lost.unlink()
     outcome = desk.rebuild("r1")
-    assert (0, ["identical", "published", "identical"]) == (outcome.exit_code, verdicts(outcome)), outcome
+    assert (0, ["identical", "identical", "published", "identical"]) == (
+        outcome.exit_code,
+        verdicts(outcome),
+    ), outcome
     assert published == tree(desk.output)
 
 
@@ -118,7 +121,7 @@ def test_an_interrupted_repair_leaves_no_results_json_and_the_next_one_completes
     desk.send(*whole("r1"))
     desk.work()
     published = tree(desk.output)
-    [damaged] = desk.output.rglob("*.jsonl")
+    [damaged] = desk.output.rglob("*_samples_*.jsonl")
     damaged.write_bytes(b"{}\n")
     tools = assembly.tools(desk.settings, uuid.uuid4().hex, TornDisk())
     with (

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from schemas.events import Harness
-from schemas.names import run_files
+from schemas.metrics import MetricRow
+from schemas.names import RunFiles, files_of_results, run_files
 from schemas.results import Evalsink, TaskEntry
 
 ROWS = {
@@ -85,11 +86,40 @@ def publish(
     (folder / files.table).write_text("|Tasks|\n")
     path = folder / files.results
     write(path, results)
+    write_metrics(path, files)
     return path
+
+
+def write_metrics(path: Path, files: RunFiles) -> None:
+    """The figures of the run whose results JSON is `path`: one for `mme`, none for its other tasks."""
+    content = path.read_bytes()
+    results = json.loads(content)
+    own, model = results["evalsink"], files.folder
+    lines = []
+    for task in dict.fromkeys(["mme", *own["tasks"]]):
+        entry = own["tasks"].get(task, {"rows": None, "file": None, "sha256": None})
+        figure = ("strict", "acc", 1.0) if task == "mme" else (None, None, None)
+        row = dict.fromkeys(MetricRow.__struct_fields__)
+        row |= {"run_id": own["run_id"], "status": own["status"], "harness": files.harness}
+        row |= {"model_name": results["model_name"], "model": model, "date": files.stem[:-9], "task": task}
+        row |= dict(zip(("filter", "metric", "value"), figure, strict=True))
+        row |= {"n_shot": 0 if task == "mme" else None, "group": False, "rows": entry["rows"]}
+        row["samples_file"] = entry["file"] and str(Path(model) / entry["file"])
+        row |= {"samples_sha256": entry["sha256"], "results_file": str(Path(model) / path.name)}
+        row |= {"results_sha256": sha256(content), "task_hash": results["task_hashes"].get(task)}
+        lines.append(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    path.with_name(files.metrics).write_bytes(b"".join(lines))
 
 
 def write(path: Path, results: dict) -> None:
     path.write_bytes(json.dumps(results, indent=2, ensure_ascii=False).encode())
+
+
+def sign(path: Path) -> None:
+    """Let the figures follow a results JSON that was edited."""
+    files = files_of_results(path.name, folder=path.parent.name)
+    assert files is not None
+    write_metrics(path, files)
 
 
 def samples(path: Path, task: str = "mme") -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_run import ROWS, edit, publish, samples, set_rows, write
+from published_run import ROWS, edit, publish, samples, set_rows, sign, write
 
 from consumer.cli import main
 from consumer.errors import VerificationError
@@ -30,7 +30,7 @@ def verify(*paths, capsys):
 @pytest.mark.parametrize("harness", HARNESSES)
 def test_a_published_run_verifies_with_a_line_and_a_total(tmp_path, capsys, harness):
     path = publish(tmp_path, harness=harness)
-    size = sum(file.stat().st_size for file in path.parent.glob("*.jsonl"))
+    size = sum(file.stat().st_size for file in path.parent.glob("*samples_*.jsonl"))
     expected = f"{path}: complete, 4 tasks, 22 rows, {size} bytes\nverified: 1 run, 22 rows, {size} bytes\n"
     if size >= 1000:
         expected = expected.replace(f"{size} bytes", f"{size / 1000:.1f} kB")
@@ -58,6 +58,7 @@ def test_runs_of_a_model_without_name_lie_in_the_output_folder_itself(tmp_path, 
 def test_a_run_that_is_short_and_says_so_verifies(tmp_path, capsys, status):
     path = publish(tmp_path, status=status, why=["shard 3: never ended"])
     edit(path, "evalsink", "tasks", "mme", "missing", value=[[3, 5]])
+    sign(path)
     code, out, _ = verify(path, capsys=capsys)
     assert code == 0
     assert f"{path}: {status}, 4 tasks" in out
@@ -164,6 +165,18 @@ def extra_samples(name):
     )
 
 
+def change_lines_of_figures(change):
+    def mutate(path):
+        [figures] = path.parent.glob("*_metrics.jsonl")
+        figures.write_bytes(b"".join(change(figures.read_bytes().splitlines(keepends=True))))
+
+    return mutate
+
+
+def change_figures(old, new):
+    return change_lines_of_figures(lambda lines: [line.replace(old, new) for line in lines])
+
+
 DAMAGE = {
     "a flipped byte": (flip_byte, "sha256"),
     "a removed row": (change_rows(lambda lines: lines[:4] + lines[5:]), "rows: expected 15, found 14"),
@@ -228,6 +241,21 @@ DAMAGE = {
         "samples files beside it: expected ['20260102",
     ),
     "a missing table": (lambda path: next(path.parent.glob("*_results.md")).unlink(), "table beside it"),
+    "missing figures": (
+        lambda path: next(path.parent.glob("*_metrics.jsonl")).unlink(),
+        "_metrics.jsonl: file: expected",
+    ),
+    "an edited figure": (change_figures(b'"value":1.0', b'"value":0.9'), "_metrics.jsonl: line 1: expected"),
+    "a figure too few": (change_lines_of_figures(lambda lines: lines[:-1]), "line 4: expected"),
+    "a figure too many": (change_lines_of_figures(lambda lines: [*lines, lines[-1]]), "line 5: expected"),
+    "figures without their last line end": (
+        change_lines_of_figures(lambda lines: [*lines[:-1], lines[-1][:-1]]),
+        "line 5: expected '', found none",
+    ),
+    "results of another sha256 than the figures say": (
+        lambda path: path.write_bytes(path.read_bytes() + b"\n"),
+        "_metrics.jsonl: line 1: expected",
+    ),
     "an extra samples file": (extra_samples("{stem}_samples_more.jsonl"), "found ['20260102"),
     "an extra samples file in the other layout": (
         extra_samples("samples_x_{stem}.jsonl"),
@@ -333,7 +361,7 @@ flips = given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 
 @settings(deadline=None, max_examples=60)
 @flips
-def test_any_flipped_bit_of_a_samples_file_is_found(pristine, place, bit):
+def test_any_flipped_bit_of_a_samples_file_or_of_the_figures_is_found(pristine, place, bit):
     folder, path = damaged_copy(pristine, "*.jsonl", place, bit)
     try:
         with pytest.raises(VerificationError):
@@ -344,11 +372,10 @@ def test_any_flipped_bit_of_a_samples_file_is_found(pristine, place, bit):
 
 @settings(deadline=None, max_examples=200)
 @flips
-def test_a_flipped_bit_of_the_results_is_a_difference_or_none_but_never_a_crash(pristine, place, bit):
+def test_any_flipped_bit_of_the_results_is_found(pristine, place, bit):
     folder, path = damaged_copy(pristine, "*_results.json", place, bit)
     try:
-        verify_run(read_run(path))
-    except VerificationError:
-        pass
+        with pytest.raises(VerificationError):
+            verify_run(read_run(path))
     finally:
         shutil.rmtree(folder)

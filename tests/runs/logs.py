@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from consumer.filesystem import Disk
 from consumer.intake.decode import Rejection, decode
+from consumer.report import metrics
 from consumer.runs import checkpoint, lifecycle
 from consumer.runs.aggregates import refused
 from consumer.runs.book import RunBook
@@ -351,6 +352,7 @@ class Reader:
         return Tools(
             decode=again,
             render_table=lambda results: f"{len(results['results'])} tasks\n",
+            render_metrics=metrics.render,
             disk=self.disk,
             output=self.output,
             worker="w",

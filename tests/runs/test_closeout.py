@@ -134,7 +134,7 @@ def nested(depth):
 def test_no_report_that_is_accepted_can_stop_a_run_from_closing(tmp_path, report):
     results, files, closed = published(run_of(batch([{"doc_id": 1}]), report=report), tmp_path)
     assert "complete" == results["evalsink"]["status"] == closed.status
-    assert 3 == len(files)
+    assert 4 == len(files)
     assert all(".." not in path.split("/") for path in files)
     assert set(files) == set(tree(tmp_path / "output"))
 
@@ -162,7 +162,12 @@ def test_a_run_of_the_other_harness_has_that_harness_names_and_hash(tmp_path):
     results, files, closed = published(run_of(*events), tmp_path)
     stem = closed.stem
     assert stem.startswith("2026-01-01T00-00-00.5-")
-    wanted = {f"results_{stem}.json", f"samples_t_{stem}.jsonl", f"{stem}_results.md"}
+    wanted = {
+        f"results_{stem}.json",
+        f"samples_t_{stem}.jsonl",
+        f"{stem}_metrics.jsonl",
+        f"{stem}_results.md",
+    }
     assert {f"org__m/{name}" for name in wanted} == set(files)
     of_one = TaskHash("lm-eval")
     of_one.update(b'{"doc_hash":"d","prompt_hash":"p","target_hash":"t"}')
@@ -186,7 +191,7 @@ def test_a_task_without_rows_has_an_entry_and_no_file(tmp_path):
     assert ["announced", "bad"] == list(tasks)
     assert [(None, 0, None)] * 2 == [(one["file"], one["rows"], one["sha256"]) for one in tasks.values()]
     assert [0, 1] == [one["rejected"] for one in tasks.values()]
-    assert 2 == len(files)
+    assert 3 == len(files)
     assert "incomplete" == results["evalsink"]["status"]
 
 
@@ -236,7 +241,7 @@ def test_a_name_taken_by_other_bytes_keeps_them_and_publishes_no_results(tmp_pat
     reader, spooled = settled(tmp_path, batch([{"doc_id": 1}]))
     closed = close_out(spooled, reader.tools())
     before = tree(reader.output)
-    (samples,) = (path for path in before if path.endswith(".jsonl"))
+    (samples,) = (path for path in before if path.endswith("_samples_t.jsonl"))
     (reader.output / closed.results).unlink()
     (reader.output / samples).write_bytes(b"other\n")
     with pytest.raises(DeterminismError, match="other bytes"):

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from consumer.errors import DeterminismError
+from consumer.report import metrics
 from tests.runs import oracle
 from tests.runs.logs import APART, TOGETHER, Reader, homes, interleave, logs, read, spoil
 
@@ -71,7 +72,13 @@ def check_published(run_id, verdict, outcome):
         assert json.loads(oracle.compact(oracle.mended(sent))) == results["results"][task]
     assert sorted(verdict.tasks) == list(own["tasks"])
     folder = closed.results.rpartition("/")[0]
-    files = {closed.results, closed.results.replace("_results.json", "_results.md")}
+    files = {
+        closed.results.replace("_results.json", end)
+        for end in ("_results.json", "_results.md", "_metrics.jsonl")
+    }
+    # From the file as it is read back: what was written is what a verification computes.
+    figures = outcome.tree[closed.results.replace("_results.json", "_metrics.jsonl")]
+    assert metrics.render(results, closed.results, closed.sha256) == figures
     hashes = {}
     for name, task in verdict.tasks.items():
         entry = own["tasks"][name]

@@ -15,6 +15,7 @@ from consumer.intake.repair import MAX_DEPTH
 from consumer.vocabulary import RowReason
 from schemas import asyncapi, export
 from schemas.events import MAX_ATTEMPT, MAX_SHARDS, Event, Sample, Samples
+from schemas.metrics import MetricRow
 from schemas.names import MAX_COMPONENT_BYTES, MAX_DATE_BYTES, stem
 from schemas.results import Evalsink, TaskEntry
 
@@ -72,6 +73,10 @@ def test_every_header_of_a_dead_letter_is_on_the_page():
 
 def test_every_field_of_the_key_evalsink_is_on_the_page():
     assert set() == {*Evalsink.__struct_fields__, *TaskEntry.__struct_fields__} - NAMED
+
+
+def test_every_column_of_the_figures_is_on_the_page():
+    assert set() == set(MetricRow.__struct_fields__) - NAMED
 
 
 def test_the_example_of_the_key_evalsink_is_one():

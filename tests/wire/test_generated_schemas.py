@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from consumer.intake.decode import Rejection, decode
 from schemas import export
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted, Sample, Samples, encode
+from schemas.metrics import MetricRow
 from schemas.results import Evalsink, TaskEntry
 from schemas.state import CommitMetadata, Receipt, TopicCut
 
@@ -152,6 +153,21 @@ def test_unknown_fields_fit_the_schema():
             "evalsink.schema.json",
             Evalsink(
                 run_id="r", status="complete", why=[], shards=1, tasks={"t": TaskEntry(missing=[(0, 3)])}
+            ),
+        ),
+        (
+            "metric-row.schema.json",
+            MetricRow(
+                run_id="r",
+                status="complete",
+                harness="lm-eval",
+                model_name="org/m",
+                model="org__m",
+                date="d",
+                task="t",
+                filter=None,
+                metric="acc",
+                value=0.5,
             ),
         ),
         ("commit-metadata.schema.json", CommitMetadata(topic_id="", watermark=0)),

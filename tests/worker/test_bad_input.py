@@ -271,7 +271,7 @@ def test_no_name_leads_out_of_the_output_folder(real_stage):
     assert files == {output / path for path in inside} | {path for path in files if state in path.parents}
     published = [path for path in inside if path.parts[0] != ".evalsink"]
     # A folder of the model and a file in it: never deeper, never hidden, never where provisional runs lie.
-    assert len(EVIL) * 3 == len(published)
+    assert len(EVIL) * 4 == len(published)
     assert {2} == {len(path.parts) for path in published}
     assert not [
         path for path in published if path.parts[0] == "partial" or any(part[0] == "." for part in path.parts)
@@ -300,7 +300,7 @@ def test_files_of_other_bytes_are_kept_and_the_run_gets_no_receipt_until_somebod
     stage.send(run.events())
     stage.work(group="-first", state="state-first", output="first")
     names = list(stage.tree("first"))
-    assert 3 == len(names)
+    assert 4 == len(names)
     for name in names:
         output = stage.folder / f"output-{names.index(name)}"
         target = output / name
@@ -314,7 +314,7 @@ def test_files_of_other_bytes_are_kept_and_the_run_gets_no_receipt_until_somebod
             # Without the results JSON nothing claims that the run is there.
             assert {} == stage.results(output.name)
         assert [f"{stage.group}-first"] == [
-            one.group for _, one in stage.receipts() if not one.group.endswith(("-0", "-1", "-2"))
+            one.group for _, one in stage.receipts() if not one.group.endswith(("-0", "-1", "-2", "-3"))
         ]
         assert {0} == {metadata["w"] for _, metadata in stage.committed(1, group).values()}
         target.unlink()
@@ -322,4 +322,4 @@ def test_files_of_other_bytes_are_kept_and_the_run_gets_no_receipt_until_somebod
         assert ([], 1) == (again.violations, again.counts.closed)
         assert stage.tree("first") == stage.tree(output.name)
         assert {0} != {metadata["w"] for _, metadata in stage.committed(1, group).values()}
-    assert 4 == len(stage.receipts())
+    assert 5 == len(stage.receipts())

@@ -110,7 +110,7 @@ def test_no_watermark_passes_a_run_before_its_receipt_is_acknowledged(real_stage
         # The receipt is sent, and its acknowledgement is a long time coming.
         worker._outbound.acknowledged = lambda: min(acknowledged(), 0)
         tick_until(worker, lambda: worker._outbound.sent == 1, "the receipt sent")
-        assert 3 == len(stage.tree())
+        assert 4 == len(stage.tree())
         turns = worker.turns
         tick_until(worker, lambda: worker.turns >= turns + 10, "ten turns more")
         assert set(watermarks().values()) <= {None, 0}

@@ -67,7 +67,7 @@ def test_a_worker_cut_off_in_the_middle_and_started_on(stage, state):
     )
     stage.work(group="-undisturbed", state="state-undisturbed", output="output-undisturbed")
     tree = stage.tree()
-    assert 7 == len(tree)
+    assert 8 == len(tree)
     assert tree == stage.tree("output-undisturbed")
     assert facts.dead_letters == len(stage.letters())
     assert [facts.run_id, facts.run_id] == [receipt.run_id for _, receipt in stage.receipts()]
@@ -87,7 +87,7 @@ def test_a_worker_cut_off_again_and_again_on_old_and_on_empty_states(real_stage)
     stage.work()
     stage.work(group="-undisturbed", state="state-undisturbed", output="output-undisturbed")
     tree = stage.tree()
-    assert 7 + 2 * 4 == len(tree)
+    assert 8 + 2 * 5 == len(tree)
     assert tree == stage.tree("output-undisturbed")
     assert facts.dead_letters == len(stage.letters())
     group = [receipt for _, receipt in stage.receipts() if receipt.group == stage.group]
@@ -103,7 +103,7 @@ def test_a_worker_cut_off_after_publishing_but_before_the_receipt_publishes_noth
         lambda _: any(name.endswith("_results.json") for name in stage.tree()), checkpoint_interval_s=60
     )
     tree = stage.tree()
-    assert 3 == len(tree)
+    assert 4 == len(tree)
     inodes = {path.name: path.stat().st_ino for path in (stage.folder / "output" / "org__model").iterdir()}
     for state in ("state", "empty"):
         stage.work(state=state)
@@ -125,7 +125,7 @@ def test_a_replayed_tail_of_a_closed_run_opens_nothing(real_stage):
     stage.send([*body[:3], held.started(), *body[3:], closed.ended(1)])
     first = stage.work()
     tree = stage.tree()
-    assert (1, 3) == (first.counts.closed, len(tree))
+    assert (1, 4) == (first.counts.closed, len(tree))
     again = stage.work(state="empty")
     assert (0, 0, tree) == (again.counts.closed, again.counts.dead_letters, stage.tree())
     samples = [event for event in (*body[3:], closed.ended(1)) if not isinstance(event, Aggregate)]
@@ -205,7 +205,7 @@ def test_a_second_worker_joins_in_the_middle_and_the_first_leaves(real_stage):
     assert counts, "the second worker ended as it should"
     stage.work(group="-undisturbed", state="state-undisturbed", output="output-undisturbed")
     tree = stage.tree()
-    assert 12 * 3 == len(tree)
+    assert 12 * 4 == len(tree)
     assert tree == stage.tree("output-undisturbed")
     assert [] == stage.letters()
 

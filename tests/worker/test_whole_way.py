@@ -143,7 +143,7 @@ def test_published_twice_in_a_row_the_files_stay_and_the_whole_second_copy_is_la
     second = stage.send(evaluation.events())
     stage.work()
     tree = stage.tree()
-    assert 4 == len(tree)
+    assert 5 == len(tree)
     assert before in ({}, tree)
     assert sorted((*place, "late") for place in second) == [letter[:4] for letter in stage.letters()]
     [entry, other] = stage.results()["r"]["evalsink"]["tasks"].values()
@@ -166,7 +166,7 @@ def test_a_second_group_rebuilds_the_same_bytes_also_in_the_first_ones_state_fol
     real_stage.send(Evaluation("b", tasks=[("t", 5)], shards=3).events())
     real_stage.work()
     tree = real_stage.tree()
-    assert 6 == len(tree)
+    assert 8 == len(tree)
     real_stage.work(group="-2", state="state-2", output="output-2")
     assert tree == real_stage.tree("output-2")
     outcome = real_stage.work(group="-3", state="state", output="output-3")
