@@ -6,6 +6,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from msgspec.structs import replace
+
+from consumer.archive.desk import Desk
+from consumer.archive.outbox import OUTPUT_FACT, Outbox
+from consumer.archive.process import Order, PusherProcess
 from consumer.closing import Closing
 from consumer.errors import BrokerError
 from consumer.expiry import Expiry
@@ -17,6 +22,7 @@ from consumer.intake.group import GroupSource
 from consumer.intake.outbound import Outbound
 from consumer.intake.receipts import Receipts, ReceiptTable
 from consumer.kafka_client import Connection, connect, parse_servers, partition_counts, topic_ids
+from consumer.report import metrics
 from consumer.report.table import render
 from consumer.runs import checkpoint
 from consumer.runs.book import RunBook
@@ -51,6 +57,7 @@ def worker(
     scribe = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
     worker_name = ""
     source: GroupSource | None = None
+    archive = contextlib.ExitStack()
     try:
         connection = connect(settings.brokers, settings.security)
         check_topics(connection, settings)
@@ -73,6 +80,7 @@ def worker(
         )
         tooling = tools(settings, worker_name, disk)
         source = GroupSource(connection, settings)
+        desk = archive.enter_context(_archive(settings, clock)) if settings.hub.enabled else None
         closing = Closing(
             book,
             tooling,
@@ -84,6 +92,7 @@ def worker(
             topic_ids=ids,
             executor=executor,
             clock=clock,
+            desk=desk,
         )
         yield Worker(
             settings,
@@ -115,9 +124,25 @@ def worker(
                 source.close()
         for pool in (executor, scribe):
             pool.shutdown(wait=True, cancel_futures=True)
+        archive.close()  # close-outs hand in until they have ended
         if worker_name:
             sweep_staging(settings.output_path, worker_name, disk=disk, now_s=time.time())
         lock.release()
+
+
+@contextlib.contextmanager
+def _archive(settings: Settings, clock: Callable[[], float]) -> Iterator[Desk]:
+    """The outbox, and a process that pushes from it."""
+    outbox = Outbox(settings.state_path)
+    output = str(settings.output_path.absolute())
+    outbox.remember(OUTPUT_FACT, output)
+    hub = replace(settings.hub, runs="all") if settings.durable == "hub" else settings.hub
+    desk = Desk(outbox, settings, clock=clock, now=time.time)
+    try:
+        with PusherProcess(Order(str(settings.state_path.absolute()), output, hub)):
+            yield desk
+    finally:
+        desk.close()
 
 
 def tools(settings: Settings, worker_name: str, disk: Disk) -> Tools:
@@ -125,6 +150,7 @@ def tools(settings: Settings, worker_name: str, disk: Disk) -> Tools:
     return Tools(
         decode=_decode_again,
         render_table=_render_table,
+        render_metrics=metrics.render,
         disk=disk,
         output=settings.output_path,
         worker=worker_name,

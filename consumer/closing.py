@@ -1,11 +1,12 @@
 """A settled run's last steps, in order.
 
-Refused aggregates become dead letters; the files are published, off the poll thread; all dead letters so far
-are acknowledged; the receipt is written and acknowledged; the run is forgotten.
+Refused aggregates become dead letters; the files are published and the run is handed in to be archived, off
+the poll thread; all dead letters so far are acknowledged; with ``durable = "hub"`` the run is archived; the
+receipt is written and acknowledged; the run is forgotten.
 
-Invariants: no receipt before the files are published and the dead letters durable; a run is forgotten only
-after its receipt is acknowledged; a name taken by other bytes means no receipt: the run stays, alarmed, and
-pins the watermark.
+Invariants: no receipt before the files are published, the run stands in the outbox and the dead letters are
+durable; a run is forgotten only after its receipt is acknowledged; a name taken by other bytes means no
+receipt: the run stays, alarmed, and pins the watermark.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from consumer.archive.desk import Desk
 from consumer.errors import DeterminismError, SpoolError
 from consumer.intake.deadletters import DeadLetters
 from consumer.intake.outbound import Outbound
@@ -21,6 +23,7 @@ from consumer.intake.receipts import Receipts
 from consumer.runs.aggregates import refused
 from consumer.runs.book import RunBook
 from consumer.runs.closeout import ClosedRun, Tools, close_out
+from consumer.runs.spool import SpooledRun
 from consumer.settings import Topics
 from consumer.telemetry.logs import logger
 from schemas.state import Receipt, RunState, TopicCut
@@ -59,6 +62,7 @@ class Closing:
         topic_ids: Mapping[str, str],
         executor: Executor,
         clock: Callable[[], float],
+        desk: Desk | None = None,
     ) -> None:
         self._book = book
         self._tools = tools
@@ -70,6 +74,7 @@ class Closing:
         self._topic_ids = topic_ids
         self._executor = executor
         self._clock = clock
+        self._desk = desk
         self._steps: dict[tuple[int, str], _Step] = {}
         self._abandoned: list[Future[ClosedRun]] = []
         self._closed: list[Path] = []
@@ -81,8 +86,15 @@ class Closing:
         return [step.run.run_id for step in self._steps.values() if step.stuck]
 
     def is_busy(self, owned: Collection[int]) -> bool:
-        """Something of an owned partition is on its way out that time alone will finish."""
-        return any(step.partition in owned and not step.stuck for step in self._steps.values())
+        """Something of an owned partition is on its way out that time alone will finish.
+
+        Raises:
+            OSError: the outbox cannot be read.
+        """
+        return any(
+            step.partition in owned and not step.stuck and not self._is_parked(step)
+            for step in self._steps.values()
+        ) or (self._desk is not None and self._desk.is_busy())
 
     def has_abandoned(self) -> bool:
         """A close-out that was given up may still be reading spool files of a forgotten run."""
@@ -125,6 +137,7 @@ class Closing:
 
         Raises:
             BrokerError: a dead letter or receipt was refused for good.
+            OSError: the outbox cannot be read.
         """
         acknowledged = self._outbound.acknowledged()
         for key, step in list(self._steps.items()):
@@ -135,16 +148,38 @@ class Closing:
                 self._finish(step)
             if step.receipt is None or step.partition not in owned:
                 continue
-            if step.receipt_ticket == 0 and acknowledged >= step.letters:
+            if step.receipt_ticket == 0:
+                if acknowledged < step.letters or not self._is_durable(step.receipt):
+                    continue
                 step.receipt_ticket = self._receipts.send(step.partition, step.receipt)
-            elif step.receipt_ticket and acknowledged >= step.receipt_ticket:
+            elif acknowledged >= step.receipt_ticket:
                 self._receipts.remember(step.partition, step.receipt)
                 self._closed.append(self._book.drop_run(step.partition, step.run))
                 del self._steps[key]
 
     def _submit(self, step: _Step) -> None:
         spooled = self._book.spooled(step.partition, step.run)
-        step.job = self._executor.submit(close_out, spooled, self._tools)
+        step.job = self._executor.submit(self._publish, spooled)
+
+    def _publish(self, spooled: SpooledRun) -> ClosedRun:
+        """Off the poll thread: the files, then the outbox, which must know a run before its receipt does."""
+        closed = close_out(spooled, self._tools)
+        if self._desk is not None:
+            self._desk.enter(
+                closed.results, run_id=spooled.run.run_id, status=closed.status, sha256=closed.sha256
+            )
+        return closed
+
+    def _is_durable(self, receipt: Receipt) -> bool:
+        return self._desk is None or self._desk.is_durable(receipt.results)
+
+    def _is_parked(self, step: _Step) -> bool:
+        return (
+            self._desk is not None
+            and step.receipt is not None
+            and step.receipt_ticket == 0
+            and self._desk.is_parked(step.receipt.results)
+        )
 
     def _finish(self, step: _Step) -> None:
         job, step.job = step.job, None

@@ -53,6 +53,12 @@ class DiskFullError(EvalsinkError):
     exit_code = 6
 
 
+class HubError(EvalsinkError):
+    """The Hub did not take what it should; runs wait in the outbox, or are parked there. Nothing is lost."""
+
+    exit_code = 7
+
+
 class SpoolError(EvalsinkError):
     """The spool does not hold what its index says: a disk fault.
 

@@ -9,6 +9,7 @@ copied about, and no flag takes one. Whatever prints settings gets a mask (`Secr
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ from msgspec import Meta, Struct
 from consumer.errors import UsageError
 
 DEFAULT_BROKERS = "127.0.0.1:9092"
+
+# As the Hub has it (huggingface_hub.utils.validate_repo_id), with an organisation; it checks more.
+_REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
 
 class Topics(Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,6 +110,86 @@ class Security(Struct, frozen=True, forbid_unknown_fields=True):
         return self.protocol.startswith("SASL")
 
 
+class EvalResult(Struct, frozen=True, forbid_unknown_fields=True):
+    """One figure that is proposed to the repositories of the models it is of.
+
+    Attributes:
+        task: Task, as the harness names it.
+        metric: Its metric.
+        filter: Its filter.
+        dataset: Benchmark on the Hub, ``ORG/NAME``.
+        task_id: Task in the benchmark's ``eval.yaml``.
+        scale: What the value is multiplied with: leaderboards often count to 100.
+        models: Models it is proposed for, as shell patterns of the model name.
+    """
+
+    task: str
+    metric: str
+    dataset: str
+    task_id: str
+    filter: str = "none"
+    scale: float = 1.0
+    models: tuple[str, ...] = ("*",)
+
+
+class Hub(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where closed runs are archived on the Hugging Face Hub, and how.
+
+    Attributes:
+        repo: Dataset repository, ``ORG/NAME``, taken as given; ``{model}`` stands for the model's folder.
+            Empty: nothing is archived.
+        samples_repo: Another one for the samples files; empty: they go to `repo`.
+        public: Whether a repository that is made is public, and one that is public may be used.
+        gated: How a repository that is made is gated; empty: not at all.
+        branch: Branch, made if it is not there.
+        endpoint: Address of the Hub; empty: HF_ENDPOINT, else the public one.
+        token_file: Holds the token, and may change at any time; empty: HF_TOKEN, else the file that
+            HF_TOKEN_PATH names, else that of ``hf auth login``.
+        xet: Use Xet for large files; Hubs without it need this off.
+        runs: Which runs are archived. With `durable` ``hub`` all are.
+        keep_files: Whether a run's files stay in the output folder once they are archived.
+        commits_per_hour: Most commits to a repository by this worker; the Hub takes 128 from all together.
+        linger_s: Longest wait of a closed run for others to share its commit, seconds.
+        files_per_commit_max: Files in one commit.
+        timeout_s: Longest wait for an answer of the Hub, seconds. The Hub itself gives a commit 60.
+        upload_timeout_s: Longest attempt, seconds; one second more for each MiB. Then the process that
+            uploads is ended, and begins anew.
+        parked_retry_s: Seconds after which a refused run is tried again.
+        eval_results: Figures to propose to model repositories; none, unless asked for.
+    """
+
+    repo: str = ""
+    samples_repo: str = ""
+    public: bool = False
+    gated: Literal["", "auto", "manual"] = ""
+    branch: Annotated[str, Meta(min_length=1)] = "main"
+    endpoint: str = ""
+    token_file: str = ""
+    xet: bool = True
+    runs: Literal["complete", "all"] = "complete"
+    keep_files: bool = True
+    commits_per_hour: Annotated[int, Meta(ge=1)] = 60
+    linger_s: Annotated[float, Meta(ge=0)] = 10.0
+    files_per_commit_max: Annotated[int, Meta(ge=1)] = 500
+    timeout_s: Annotated[float, Meta(gt=0)] = 120.0
+    upload_timeout_s: Annotated[float, Meta(gt=0)] = 900.0
+    parked_retry_s: Annotated[float, Meta(gt=0)] = 3600.0
+    eval_results: tuple[EvalResult, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that no repository can have, before anything is read."""
+        for name, value in (("hub.repo", self.repo), ("hub.samples_repo", self.samples_repo)):
+            if value and not _REPO.fullmatch(value.replace("{model}", "model")):
+                raise ValueError(f"{name} {value!r} is not ORG/NAME; NAME may hold {{model}}")
+        if self.samples_repo and not self.repo:
+            raise ValueError("hub.samples_repo needs hub.repo")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is archived."""
+        return bool(self.repo)
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set.
 
@@ -134,7 +218,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         group_instance_id: Static membership: this member's own name in the group, the same after a restart.
             Never mix members with and without one in a group.
         durable: Where a run must be before its receipt is written: the output folder, which must outlive the
-            worker's disk.
+            worker's disk; or the Hub.
+        hub: The archive on the Hugging Face Hub.
     """
 
     brokers: str = DEFAULT_BROKERS
@@ -155,7 +240,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     watchdog_s: Annotated[float, Meta(gt=0)] = 300.0
     dead_letters_in_a_row_max: Annotated[int, Meta(ge=1)] = 100_000
     group_instance_id: str = ""
-    durable: Literal["output"] = "output"
+    durable: Literal["output", "hub"] = "output"
+    hub: Hub = Hub()
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.durable == "hub" and not self.hub.enabled:
+            raise ValueError('durable = "hub" needs hub.repo')
 
     @property
     def output_path(self) -> Path:
@@ -168,7 +259,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.state)
 
 
-_PARTS: dict[str, type[Struct]] = {"topics": Topics, "security": Security}
+_PARTS: dict[str, type[Struct]] = {"topics": Topics, "security": Security, "hub": Hub}
 
 
 def load(
@@ -180,7 +271,7 @@ def load(
     """The settings in force.
 
     Args:
-        flags: Values given on the command line; those that are None do not count.
+        flags: Values given on the command line, those of a part as ``part.name``; None does not count.
         config: TOML file.
         environ: The environment, `os.environ` when not given.
 
@@ -196,7 +287,14 @@ def load(
             _add_part(values, name, environ)
         elif (value := environ.get(f"EVALSINK_{name.upper()}")) is not None:
             values[name] = value
-    values.update({name: value for name, value in (flags or {}).items() if value is not None})
+    for name, value in (flags or {}).items():
+        part, dot, field = name.partition(".")
+        if value is None:
+            continue
+        if not dot:
+            values[name] = value
+        elif isinstance(before := values.get(part, {}), dict):
+            values[part] = before | {field: value}
     try:
         return msgspec.convert(values, Settings, strict=False, dec_hook=_convert_secret)
     except msgspec.ValidationError as error:
@@ -225,6 +323,11 @@ def _from_file(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read settings from {path}: {error}") from error
+    if isinstance(hub := values.get("hub"), dict) and "token" in hub:
+        raise UsageError(
+            f"{path}: a token does not belong into a settings file; put it into a file of its own "
+            "(hub.token_file) or into HF_TOKEN"
+        )
     if isinstance(security := values.get("security"), dict) and "password" in security:
         raise UsageError(
             f"{path}: security.password does not belong into a settings file; put it into a file of its own "

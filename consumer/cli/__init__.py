@@ -20,6 +20,8 @@ COMMANDS = {
     "table": "Print a results JSON as lmms-eval's table.",
     "verify": "Recompute every hash, count and identity of published runs.",
     "runs": "Show open and recently closed runs.",
+    "push": "Archive closed runs on the Hugging Face Hub.",
+    "outbox": "Show what waits to be archived, since when and why.",
     "dead-letters": "List, show and redrive what could not be taken.",
     "rebuild": "Close a run again from the log.",
 }
@@ -58,7 +60,8 @@ def main(argv: list[str] | None = None) -> Any:
     """Run the command line and exit.
 
     Exit codes: 0 done, 1 a difference or failure, 2 a wrong call, 3 the broker, 4 state unusable, 5 too many
-    dead letters in a row, 6 stopped while the disk was full; 70 and 75 are `consumer.liveness`.
+    dead letters in a row, 6 stopped while the disk was full, 7 the Hub; 70 and 75 are `consumer.liveness`,
+    71 is `consumer.pushing`.
     """
     try:
         return cli.main(args=argv, prog_name="evalsink")

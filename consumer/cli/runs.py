@@ -13,11 +13,11 @@ from rich.text import Text
 
 from consumer import settings
 from consumer.cli import options
+from consumer.cli.text import duration, printable
 from consumer.overview import Overview, RunOverview, survey
 
 _MISSING_SHOWN = 10
 _PIPE_WIDTH = 10_000
-_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 @click.command(name="runs", short_help="Show open and recently closed runs.")
@@ -83,20 +83,20 @@ def _print(overview: Overview) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for run in overview.runs:
         table.add_row(
-            Text(_printable(run.run_id)),
+            Text(printable(run.run_id)),
             run.status,
             str(run.partition),
             _of(run.ended, run.shards) if run.results is None else str(run.shards or "?"),
             _of(run.rows, run.expected) if run.results is None else _count(run.rows),
-            _duration(run.age_s),
-            _duration(run.idle_s),
+            duration(run.age_s),
+            duration(run.idle_s),
         )
     # A pipe has no width: rows must not be folded there.
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
     for run in overview.runs:
-        click.echo(f"\n{_printable(run.run_id)}")
+        click.echo(f"\n{printable(run.run_id)}")
         for line in _details(run):
-            click.echo(f"  {_printable(line)}")
+            click.echo(f"  {printable(line)}")
 
 
 def _details(run: RunOverview) -> Iterator[str]:
@@ -117,21 +117,3 @@ def _of(part: int | None, whole: int | None) -> str:
 
 def _count(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
-
-
-def _duration(seconds: float | None) -> str:
-    """The two largest units: ``1h 5m``."""
-    if seconds is None:
-        return "-"
-    left = int(seconds)
-    parts: list[str] = []
-    for unit, size in _UNITS:
-        number, left = divmod(left, size)
-        if number or parts:
-            parts.append(f"{number}{unit}")
-    return " ".join(parts[:2]) or "0s"
-
-
-def _printable(text: str) -> str:
-    """`text` without what could move the cursor or turn the line around; ids are what producers sent."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

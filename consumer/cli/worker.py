@@ -27,7 +27,8 @@ from consumer.telemetry import logs
     "--exit-when-idle",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Exit 0 once everything is read and closed and nothing came for so long. Open runs stay open.",
+    help="Exit 0 once everything is read, closed and archived and nothing came for so long. Open runs stay "
+    "open, parked ones parked.",
 )
 @click.option(
     "--grace",
@@ -42,6 +43,7 @@ from consumer.telemetry import logs
     metavar="SECONDS",
     help="Give an open run up, and publish it as incomplete, after so long without a record. Default: 86400.",
 )
+@options.hub()
 @options.config()
 def command(  # noqa: PLR0917 - click passes them by name
     brokers: str | None,
@@ -51,14 +53,20 @@ def command(  # noqa: PLR0917 - click passes them by name
     exit_when_idle: float | None,
     grace: float | None,
     abandon_after: float | None,
+    hub_repo: str | None,
     config: Path | None,
+    *,
+    hub_public: bool | None,
 ) -> None:
     """Read events from Kafka and publish finished runs.
 
     While a run goes on, its rows can be followed: `tail -f STATE/runs/*/*/*.jsonl`. When its last event is
     in, its files appear in OUTPUT/MODEL/, the results JSON last. Stop with Ctrl-C or SIGTERM; start again any
-    time, on this state folder or an empty
-    one: the published files are the same.
+    time, on this state folder or an empty one: the published files are the same.
+
+    With --hub-repo, complete runs are also archived in a dataset repository of the Hugging Face Hub, by a
+    process of its own. The token comes from HF_TOKEN, from `hf auth login`, or from the file that the setting
+    hub.token_file names. `evalsink outbox` shows what waits, and why.
 
     Every setting is also an environment variable (EVALSINK_GROUP, EVALSINK_CHECKPOINT_INTERVAL_S …) and a
     key of the --config file; docs/SETTINGS.md lists them.
@@ -66,6 +74,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     \b
     Example:
       evalsink worker --brokers kafka:9092 --output /data/runs --state /var/lib/evalsink
+      evalsink worker --output runs --state state --hub-repo my-org/evaluations
     """  # noqa: D301 - click wants the control character, not the two letters
     logs.configure()
     chosen = settings.load(
@@ -76,6 +85,8 @@ def command(  # noqa: PLR0917 - click passes them by name
             "group": group,
             "grace_s": grace,
             "abandon_after_s": abandon_after,
+            "hub.repo": hub_repo,
+            "hub.public": hub_public,
         },
         config=config,
     )

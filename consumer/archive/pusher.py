@@ -1,0 +1,405 @@
+"""Drains the outbox: batches, one commit each, at a pace that the Hub takes, with every failure answered.
+
+The way of a turn: what is due -> by repository -> a batch, if the repository may be committed to now and the
+batch is full or has waited -> `pushing` -> the repositories one after the other, samples before results ->
+`archived`, put off, or `parked`.
+
+    answer      what happens
+    stale       the batch again at once, on the new head, a few times; then later
+    busy        the repository later, soon; no attempt is counted
+    throttled   the repository not before the time that was said; no attempt is counted
+    away        the repository later, doubling; batches of half the size until one succeeds
+    refused     a whole repository, or one run: parked, and tried again on a slow cadence, or as soon as the
+                token changes; one of many runs: the batch in halves, until the culprit is alone
+
+Invariants: runs on no poll thread; an errand leaves `pushing` within the turn that brought it there, whatever
+is raised; times come from `now`, waiting is the caller's. Retries are a schedule for each repository here,
+and outlive the process, hence no library.
+"""
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from msgspec import Struct
+
+from consumer.archive.answers import clean
+from consumer.archive.faults import Away, Busy, HubFault, Refused, Stale, Throttled
+from consumer.archive.hub import Hub
+from consumer.archive.outbox import REBUILT_FACT, Errand, Outbox
+from consumer.archive.parcels import Parcel, ParcelError, find_published, pack, repositories
+from consumer.archive.proposals import propose
+from consumer.archive.shelf import Shelf
+from consumer.settings import Hub as HubSettings
+from consumer.telemetry.logs import logger
+
+STALE_TRIES = 8
+BUSY_WAIT_S = 3.0
+AWAY_WAIT_S = 5.0
+AWAY_WAIT_MAX_S = 300.0
+HARD_WAIT_MAX_S = 6 * 3600.0
+"""A Hub that asks for more than this is asked again all the same."""
+
+BURST_COMMITS = 5
+"""Commits that may follow each other quickly before the pace of `commits_per_hour` sets in."""
+
+_DUE_MAX = 5000
+
+# What the Hub takes inside the commit itself, in base64, and the client holds in memory meanwhile; larger
+# files travel on their own.
+_SMALL_FILE_BYTES = 10 * 1024 * 1024
+_SMALL_BYTES_MAX = 64 * 1024 * 1024
+_BYTES_PER_SECOND_MIN = 1024 * 1024
+
+_REFUSED_TOKEN = "refused token"  # noqa: S105 - the name of a fact
+
+_log = logger(__name__)
+
+Parcels = dict[Errand, Parcel]
+
+
+def _no_deadline(_seconds: float) -> AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+class _Repository(Struct):
+    """What is known of one place that runs go to."""
+
+    not_before: float = 0.0
+    failures: int = 0
+    files_max: int = 0
+
+
+class Pusher:
+    """Pushes from one outbox. One thread."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        outbox: Outbox,
+        settings: HubSettings,
+        output: Path,
+        *,
+        now: Callable[[], float],
+        deadline: Callable[[float], AbstractContextManager[None]] = _no_deadline,
+        packing: Callable[[Errand], Parcel] | None = None,
+        linger_s: float | None = None,
+        overwrite: bool = False,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Make one.
+
+        Args:
+            hub: The Hub.
+            outbox: Where errands wait.
+            settings: Of the archive.
+            output: Output folder.
+            now: The time, seconds since the epoch.
+            deadline: Entered around each attempt with its seconds; ends the process when they are over.
+            packing: Makes the parcel of an errand; not given: from what evalsink published below `output`.
+            linger_s: In place of the setting.
+            overwrite: Replace files that are on the Hub with other bytes.
+            jitter: A number from 0 to 1, anew at each call.
+        """
+        self._hub = hub
+        self._outbox = outbox
+        self._settings = settings
+        self._output = output
+        self._now = now
+        self._deadline = deadline
+        self._pack = packing or (lambda one: pack(output, one.results, sha256=one.sha256))
+        self._linger_s = settings.linger_s if linger_s is None else linger_s
+        self._overwrite = overwrite
+        self._jitter = jitter
+        self._shelf = Shelf(hub, outbox, settings, output, now=now)
+        self._repositories: dict[str, _Repository] = {}
+        self._entered = False
+
+    def turn(self) -> float | None:
+        """Do what can be done now.
+
+        Returns:
+            Seconds until there may be more to do; None if nothing waits.
+
+        Raises:
+            OSError: the outbox cannot be read or written.
+        """
+        self._entered = False
+        self._notice_new_token()
+        wake: list[float] = []
+        for repos, errands in self._due().items():
+            wake += self._advance(repos, errands)
+        later = self._outbox.next_due_at()
+        if later is not None and (later > self._now() or self._entered):
+            wake.append(later)
+        return max(0.0, min(wake) - self._now()) if wake else None
+
+    def rebuild(self) -> None:
+        """Enter whatever the output folder holds into an outbox that was made anew."""
+        if not self._outbox.needs_rebuild:
+            return
+        wanted = {"complete"} if self._settings.runs == "complete" else {"complete", "incomplete", "failed"}
+        found = [run for run in find_published(self._output) if run[2] in wanted]
+        entered = self._outbox.enter_missing(found, now=self._now())
+        self._outbox.remember(REBUILT_FACT, "1")
+        _log.info("outbox_rebuilt", runs=entered, output=str(self._output))
+
+    # -- one repository ------------------------------------------------------------------------------------
+
+    def _due(self) -> dict[tuple[str, ...], list[Errand]]:
+        """What is due, by where it goes."""
+        due: dict[tuple[str, ...], list[Errand]] = {}
+        for errand in self._outbox.due(self._now(), limit=_DUE_MAX):
+            if errand.kind == "proposal":
+                due.setdefault(("proposals",), []).append(errand)
+                continue
+            folder, _, _ = errand.results.rpartition("/")
+            results, samples = repositories(folder, self._settings)
+            # Samples first: results that are there say that all is there.
+            due.setdefault(tuple(dict.fromkeys((samples, results))), []).append(errand)
+        return due
+
+    def _advance(self, repos: tuple[str, ...], errands: list[Errand]) -> list[float]:
+        """Push batches to one place while it may be. Returns when to come again, none if all is done."""
+        if repos == ("proposals",):
+            return self._propose(errands)
+        place = self._place_of(repos)
+        while errands:
+            ready_at = max(place.not_before, *(self._paced_at(repo) for repo in repos))
+            parcels, is_full = self._batch(errands, place)
+            if not parcels:
+                break  # all of them were parked
+            if not is_full:
+                oldest = min(max(errand.queued_at, errand.next_at) for errand in parcels)
+                ready_at = max(ready_at, oldest + self._linger_s)
+            if ready_at > self._now():
+                return [ready_at]
+            errands = [errand for errand in errands if errand not in parcels]
+            self._attempt(repos, place, parcels)
+            if place.not_before > self._now():
+                return [place.not_before]
+        return []
+
+    def _batch(self, errands: list[Errand], place: _Repository) -> tuple[Parcels, bool]:
+        """The first errands, packed, and whether they fill a commit.
+
+        What is no run any more is parked, and taken out of `errands`.
+        """
+        parcels: Parcels = {}
+        files = small = 0
+        for errand in list(errands):
+            try:
+                parcel = self._pack(errand)
+            except ParcelError as error:
+                self._park([errand], str(error))
+                errands.remove(errand)
+                continue
+            files += len(parcel.files) + len(parcel.samples)
+            small += parcel.bytes_of(largest=_SMALL_FILE_BYTES)
+            if parcels and (files > place.files_max or small > _SMALL_BYTES_MAX):
+                return parcels, True
+            parcels[errand] = parcel
+        return parcels, files >= place.files_max or small >= _SMALL_BYTES_MAX
+
+    def _attempt(self, repos: tuple[str, ...], place: _Repository, parcels: Parcels) -> None:
+        """Push one batch, and write down what came of it."""
+        errands = list(parcels)
+        self._outbox.begin(errands)
+        try:
+            refused: dict[str, str] = {}
+            with self._deadline(self._patience_s(parcels.values())):
+                for repo in repos:
+                    left = [one for one in parcels.values() if one.results not in refused]
+                    refused |= self._place(repo, left)
+        except Refused as fault:
+            self._answer_refused(repos, place, parcels, fault)
+        except HubFault as fault:
+            self._answer(repos, place, errands, fault)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the errands must leave `pushing`
+            # A file that cannot be read, a fault of ours: the others of the batch must not wait for it.
+            self._answer(repos, place, errands, Away(clean(f"{type(error).__name__}: {error}", None)))
+            if not isinstance(error, OSError):
+                _log.error("push_crashed", reason=clean(f"{type(error).__name__}: {error}", None))
+        else:
+            place.failures = 0
+            place.files_max = min(place.files_max * 2, self._settings.files_per_commit_max)
+            self._finish([one for one in errands if one.results not in refused], repos)
+            for errand in errands:
+                if errand.results in refused:
+                    self._park([errand], refused[errand.results])
+
+    def _place(self, repo: str, parcels: Sequence[Parcel]) -> dict[str, str]:
+        """Put parcels into one repository, again at once while others are quicker."""
+        for remaining in range(STALE_TRIES - 1, -1, -1):
+            try:
+                placed = self._shelf.place(repo, parcels, overwrite=self._overwrite)
+            except Stale:
+                if not remaining:
+                    raise
+                continue
+            if placed.head is not None:
+                _log.info("pushed", repo=repo, runs=len(parcels) - len(placed.refused), commit=placed.head)
+            return dict(placed.refused)
+        raise AssertionError("the last try returns or raises")
+
+    # -- answers -------------------------------------------------------------------------------------------
+
+    def _finish(self, errands: list[Errand], repos: tuple[str, ...]) -> None:
+        """They are on the Hub."""
+        for errand in errands:
+            if self._settings.eval_results:
+                self._entered = True
+                self._outbox.enqueue(
+                    errand.results,
+                    "proposal",
+                    run_id=errand.run_id,
+                    status=errand.status,
+                    sha256=errand.sha256,
+                    now=self._now(),
+                )
+        self._outbox.archive(errands, now=self._now())
+        self._outbox.count("archived", len(errands))
+        for errand in errands:
+            _log.info("run_archived", run_id=errand.run_id, results=errand.results, repo=repos[-1])
+            if not self._settings.keep_files and not self._settings.eval_results:
+                self._remove(errand)
+
+    def _answer(
+        self, repos: tuple[str, ...], place: _Repository, errands: list[Errand], fault: HubFault
+    ) -> None:
+        """The batch stays in the outbox, and its repository rests."""
+        reason = str(fault)
+        match fault:
+            case Throttled():
+                after = min(fault.after_s, HARD_WAIT_MAX_S) + self._jitter()
+            case Busy() | Stale():
+                place.failures += 1
+                after = min(BUSY_WAIT_S * 2 ** min(place.failures - 1, 4), 60.0) * (0.5 + self._jitter())
+            case _:
+                place.failures += 1
+                place.files_max = max(1, place.files_max // 2)
+                after = min(AWAY_WAIT_S * 2 ** min(place.failures - 1, 10), AWAY_WAIT_MAX_S)
+                after *= 0.5 + self._jitter() / 2
+        place.not_before = self._now() + after
+        counts = isinstance(fault, Away)
+        self._outbox.put_off(errands, reason, next_at=place.not_before, counts=counts)
+        self._outbox.count("retried")
+        _log.warning(
+            "push_put_off",
+            repo=" ".join(repos),
+            runs=len(errands),
+            answer=type(fault).__name__.lower(),
+            reason=reason,
+            again_in_s=round(after, 1),
+        )
+
+    def _answer_refused(
+        self, repos: tuple[str, ...], place: _Repository, parcels: Parcels, fault: Refused
+    ) -> None:
+        errands = list(parcels)
+        if fault.whole_repo:
+            self._outbox.remember(_REFUSED_TOKEN, self._fingerprint())
+        if fault.whole_repo or len(errands) == 1:
+            self._park(errands, str(fault))
+            return
+        for half in (errands[: len(errands) // 2], errands[len(errands) // 2 :]):
+            self._attempt(repos, place, {errand: parcels[errand] for errand in half})
+
+    def _park(self, errands: list[Errand], reason: str) -> None:
+        self._outbox.park(errands, reason, next_at=self._now() + self._settings.parked_retry_s)
+        self._outbox.count("parked", len(errands))
+        again_in_s = self._settings.parked_retry_s
+        for errand in errands:
+            if errand.state != "parked":
+                _log.error(
+                    "run_parked",
+                    run_id=errand.run_id,
+                    results=errand.results,
+                    kind=errand.kind,
+                    reason=reason,
+                    again_in_s=again_in_s,
+                )
+        if still := sum(errand.state == "parked" for errand in errands):
+            _log.error("runs_still_parked", runs=still, reason=reason, again_in_s=again_in_s)
+
+    def _remove(self, errand: Errand) -> None:
+        """Remove a run's files here, the results JSON first: no results without their rows."""
+        try:
+            parcel = self._pack(errand)
+            for path in reversed([*parcel.samples, *parcel.files]):
+                (self._output / path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others of the model lie there
+                (self._output / errand.results).parent.rmdir()
+        except (ParcelError, OSError) as error:
+            _log.warning("files_kept", run_id=errand.run_id, reason=str(error))
+
+    def _propose(self, errands: Iterable[Errand]) -> list[float]:
+        """Propose the scores of archived runs to their models' repositories."""
+        place = self._place_of(("proposals",))
+        for errand in errands:
+            if place.not_before > self._now():
+                return [place.not_before]
+            self._outbox.begin([errand])
+            try:
+                with self._deadline(self._settings.upload_timeout_s):
+                    addresses = propose(self._hub, self._output, errand, self._settings)
+            except (Refused, ParcelError) as fault:
+                self._park([errand], str(fault))
+            except HubFault as fault:
+                self._answer(("proposals",), place, [errand], fault)
+            except Exception as error:  # noqa: BLE001 - likewise
+                self._park([errand], clean(f"{type(error).__name__}: {error}", None))
+            else:
+                place.failures = 0
+                self._outbox.archive([errand], now=self._now())
+                for address in addresses:
+                    _log.info("scores_proposed", run_id=errand.run_id, pull_request=address)
+                if not self._settings.keep_files:
+                    self._remove(errand)
+        return []
+
+    # -- pace ----------------------------------------------------------------------------------------------
+
+    def _place_of(self, repos: tuple[str, ...]) -> _Repository:
+        key = " ".join(repos)
+        if key not in self._repositories:
+            self._repositories[key] = _Repository(files_max=self._settings.files_per_commit_max)
+        return self._repositories[key]
+
+    def _paced_at(self, repo: str) -> float:
+        """When the next commit to `repo` keeps within the budget: a few at once, then evenly."""
+        asked = self._outbox.commits(repo)
+        gap = 3600 / self._settings.commits_per_hour
+        earliest = 0.0
+        for at in asked:  # generic cell rate algorithm (ITU-T I.371)
+            earliest = max(earliest, at) + gap
+        number = self._settings.commits_per_hour
+        burst = min(BURST_COMMITS, number)
+        return max(
+            earliest - (burst - 1) * gap if asked else 0.0,
+            asked[-number] + 3600 if asked[number - 1 :] else 0.0,
+        )
+
+    def _patience_s(self, parcels: Iterable[Parcel]) -> float:
+        """Longest attempt: by the bytes that it may have to send."""
+        size = sum(parcel.bytes_of() for parcel in parcels)
+        return self._settings.upload_timeout_s + size / _BYTES_PER_SECOND_MIN
+
+    def _notice_new_token(self) -> None:
+        """What was refused to one token may be granted to the next."""
+        refused = self._outbox.fact(_REFUSED_TOKEN)
+        if not refused or self._fingerprint() in {refused, ""}:
+            return
+        self._outbox.remember(_REFUSED_TOKEN, "")
+        _log.info("token_changed", retried=self._outbox.retry_parked(now=self._now()))
+
+    def _fingerprint(self) -> str:
+        """Tells tokens apart; "" while the token cannot be read."""
+        try:
+            token = self._hub.read_token() or "none"
+        except HubFault:
+            return ""
+        return hashlib.sha256(token.encode()).hexdigest()[:16]

@@ -1,0 +1,308 @@
+"""``evalsink push``: what the outbox holds, and existing evaluation output, onto the Hub."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from msgspec import Struct
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from consumer import settings
+from consumer.archive.outbox import OUTPUT_FACT, REBUILT_FACT, Errand, Outbox, PusherLock, has_outbox
+from consumer.archive.parcels import Parcel, ParcelError, pack, repositories
+from consumer.cli import options
+from consumer.cli.text import duration, printable
+from consumer.errors import HubError, StateError, UsageError
+from consumer.publish.outputs import Output, find_outputs
+from consumer.pushing import make_pusher
+from consumer.report import metrics
+from consumer.settings import Hub
+from consumer.telemetry import logs
+from schemas.names import RunFiles, files_of_results, relative_paths
+from schemas.results import OWN_KEY, Evalsink
+
+_NAP_S = 0.5
+
+
+class _Load(Struct):
+    """One outbox to be emptied: its errands, and how each becomes a parcel."""
+
+    outbox: Outbox
+    output: Path
+    packing: Callable[[Errand], Parcel]
+
+
+@click.command(name="push", short_help="Archive closed runs on the Hugging Face Hub.")
+@click.argument("paths", metavar="[PATH…]", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--state", metavar="DIR", help="State folder of the worker whose outbox it is. Default: state.")
+@click.option("--output", metavar="DIR", help="Its output folder. Default: as the outbox says.")
+@options.hub()
+@click.option("--retry-parked", is_flag=True, help="Also what was refused before.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be pushed, ask the Hub nothing, change nothing."
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that are on the Hub with other bytes.")
+@click.option(
+    "--give-up-after",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    help="Stop when the Hub took nothing for so long; what waits stays in the outbox.",
+)
+@options.config()
+def command(  # noqa: PLR0917 - click passes them by name
+    paths: tuple[Path, ...],
+    state: str | None,
+    output: str | None,
+    hub_repo: str | None,
+    give_up_after: float,
+    config: Path | None,
+    *,
+    hub_public: bool | None,
+    retry_parked: bool,
+    dry_run: bool,
+    overwrite: bool,
+) -> None:
+    """Archive closed runs in a dataset repository of the Hugging Face Hub.
+
+    Without PATH: what waits in the outbox of a worker that is not running (a running one pushes by itself).
+    With PATH, also that: folders searched for the output of lmms-eval, lm-eval or evalsink, or results files.
+    Paths in the repository are as on disk, from the model's folder on. What is there already is not sent
+    again, so pushing twice is harmless.
+
+    The token comes from HF_TOKEN, from `hf auth login`, or from the file that the setting hub.token_file
+    names; HF_ENDPOINT or hub.endpoint name another Hub. Exit code 7: something could not be archived.
+
+    \b
+    Example:
+      evalsink push --state /var/lib/evalsink --hub-repo my-org/evaluations --dry-run
+      evalsink push logs/ --hub-repo my-org/evaluations
+      evalsink push --hub-repo my-org/evaluations --retry-parked
+    """  # noqa: D301 - click wants the control character, not the two letters
+    logs.configure()
+    chosen = settings.load(
+        flags={"state": state, "output": output, "hub.repo": hub_repo, "hub.public": hub_public},
+        config=config,
+    )
+    if not chosen.hub.enabled:
+        raise UsageError("name a repository: --hub-repo ORG/NAME, or the setting hub.repo")
+    waiting = has_outbox(chosen.state_path)
+    if not paths and not waiting:
+        raise UsageError(
+            f"no outbox in {chosen.state_path}, so nothing waits: name a worker's --state, or folders to push"
+        )
+    folders = [load for path in paths for load in _folders(path)]
+    stored = Outbox(chosen.state_path) if waiting else None
+    try:
+        loads = ([_stored(stored, output)] if stored is not None else []) + folders
+        if dry_run:
+            _rehearse(loads, chosen.hub, retry_parked=retry_parked)
+            return
+        with _sole_pusher(stored, chosen.state_path, retry_parked=retry_parked):
+            if stored is not None:
+                stored.recover()
+            for load in loads:
+                _empty(load, chosen.hub, give_up_after_s=give_up_after, overwrite=overwrite)
+    finally:
+        if stored is not None:
+            stored.close()
+    _conclude(loads)
+
+
+def _stored(outbox: Outbox, output: str | None) -> _Load:
+    folder = Path(output or outbox.fact(OUTPUT_FACT) or settings.Settings().output)
+    return _Load(outbox, folder, lambda errand: pack(folder, errand.results, sha256=errand.sha256))
+
+
+def _folders(path: Path) -> list[_Load]:
+    """The runs below `path`, by the folder that their paths start from."""
+    found = find_outputs(path)
+    for notice in found.notices:
+        click.echo(notice, err=True)
+    if not found.outputs:
+        raise UsageError(f"no evaluation output below {path}")
+    by_root: dict[Path, dict[str, Parcel]] = {}
+    for one in found.outputs:
+        root = _root(one, path)
+        parcel = _parcel(one, root)
+        by_root.setdefault(root, {})[parcel.results] = parcel
+    return [_memory(root, parcels) for root, parcels in by_root.items()]
+
+
+def _memory(root: Path, parcels: dict[str, Parcel]) -> _Load:
+    """An outbox for this call alone: calling again finds what is still missing."""
+    outbox = Outbox(None)
+    for results, parcel in parcels.items():
+        outbox.enqueue(
+            *(results, "archive"),
+            run_id=parcel.run_id,
+            status="complete",
+            sha256=parcel.hashes[results],
+            now=time.time(),
+        )
+    outbox.remember(REBUILT_FACT, "1")
+    return _Load(outbox, root, lambda errand: parcels[errand.results])
+
+
+def _root(output: Output, path: Path) -> Path:
+    """Where paths in the repository start: what was named, or above the model's folder if that was."""
+    folder = output.results.parent
+    start = path if path.is_dir() else folder
+    model = msgspec.json.decode(output.document.get("model_name_sanitized", msgspec.Raw(b'""')))
+    return folder.parent if start == folder and folder.name and folder.name == model else start
+
+
+def _parcel(output: Output, root: Path) -> Parcel:
+    results = output.results.relative_to(root).as_posix()
+    content = output.results.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if _is_ours(content):
+        try:
+            return pack(root, results, sha256=sha256)
+        except ParcelError as error:
+            raise UsageError(f"{error}; evalsink verify {output.results} says more") from error
+    samples = {task: file.relative_to(root).as_posix() for task, file in sorted(output.samples.items())}
+    folder, _, name = results.rpartition("/")
+    files = files_of_results(name, folder=folder) or RunFiles(folder, Path(name).stem, output.harness)
+    document: dict[str, Any] = {key: msgspec.json.decode(raw) for key, raw in output.document.items()}
+    rows = metrics.render(document, results, sha256, samples_files=samples)
+    [path] = relative_paths(folder, [files.metrics])
+    return Parcel(
+        results=results,
+        run_id=results,
+        files={path: rows, results: output.results},
+        samples={name: root / name for name in samples.values()},
+        metrics=path,
+        hashes={results: sha256},
+        folder=folder,
+    )
+
+
+class _Ours(Struct, frozen=True):
+    evalsink: Evalsink
+
+
+def _is_ours(content: bytes) -> bool:
+    try:
+        msgspec.json.decode(content, type=_Ours)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return OWN_KEY.encode() in content
+
+
+@contextmanager
+def _sole_pusher(outbox: Outbox | None, state: Path, *, retry_parked: bool) -> Iterator[None]:
+    """Nobody else pushes from the outbox meanwhile."""
+    if outbox is None:
+        yield
+        return
+    retried = outbox.retry_parked(now=time.time()) if retry_parked else 0
+    try:
+        lock = PusherLock(state)
+    except StateError as error:
+        also = f"; {retried} parked runs were queued again for it" if retry_parked else ""
+        raise StateError(f"{error}{also}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _rehearse(loads: list[_Load], hub: Hub, *, retry_parked: bool) -> None:
+    """Say what would go where."""
+    states = {"queued", "pushing", "parked"} if retry_parked else {"queued", "pushing"}
+    runs = size = 0
+    for load in loads:
+        for errand in load.outbox.waiting():
+            if errand.state not in states or errand.kind != "archive":
+                continue
+            try:
+                parcel = load.packing(errand)
+            except ParcelError as error:
+                click.echo(f"{printable(errand.run_id)}: cannot be pushed: {error}", err=True)
+                continue
+            targets = " and ".join(dict.fromkeys(repositories(parcel.folder, hub)))
+            files = len(parcel.files) + len(parcel.samples)
+            amount = parcel.bytes_of()
+            click.echo(f"{targets}  {printable(errand.results)}  {files} files, {decimal(amount)}")
+            runs, size = runs + 1, size + amount
+    click.echo(f"would push {runs} run{'s' * (runs != 1)}, {decimal(size)}; nothing was sent", err=True)
+
+
+def _empty(load: _Load, hub: Hub, *, give_up_after_s: float, overwrite: bool) -> None:
+    """Push until nothing waits that time alone will bring there, or for too long nothing was taken."""
+    # Nobody else comes to share a commit.
+    pusher = make_pusher(
+        hub, load.outbox, load.output, packing=load.packing, linger_s=0.0, overwrite=overwrite
+    )
+    pusher.rebuild()
+    total = _left(load.outbox)
+    with _progress(total) as show:
+        moved_at, left = time.monotonic(), total
+        while True:
+            wait_s = pusher.turn()
+            before, left = left, _left(load.outbox)
+            if not left:
+                return
+            if left < before:
+                moved_at = time.monotonic()
+            still_s = time.monotonic() - moved_at
+            show(total - left, wait_s or 0.0)
+            if still_s > give_up_after_s:
+                raise HubError(f"the Hub took nothing for {duration(still_s)}: {_why(load.outbox)}")
+            time.sleep(min(wait_s or 0.0, _NAP_S))
+
+
+def _left(outbox: Outbox) -> int:
+    depth = outbox.depth()
+    return depth.get("queued", 0) + depth.get("pushing", 0)
+
+
+def _why(outbox: Outbox) -> str:
+    waiting = outbox.waiting()
+    reasons = dict.fromkeys(errand.reason for errand in waiting if errand.reason)
+    return f"{len(waiting)} left in the outbox; {'; '.join(reasons) or 'none was tried'}"
+
+
+def _conclude(loads: list[_Load]) -> None:
+    archived = sum(load.outbox.depth().get("archived", 0) for load in loads)
+    parked = [errand for load in loads for errand in load.outbox.waiting() if errand.state == "parked"]
+    if parked:
+        reasons = dict.fromkeys(errand.reason for errand in parked)
+        raise HubError(
+            f"{len(parked)} run{'s' * (len(parked) != 1)} refused:\n  "
+            + "\n  ".join(printable(reason) for reason in reasons)
+        )
+    click.echo(f"archived: {archived} run{'s' * (archived != 1)}, nothing waits")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, float], None]]:
+    """A bar on a terminal; elsewhere the log lines say enough."""
+    console = Console(stderr=True)
+    if not console.is_terminal or not total:
+        with nullcontext():
+            yield lambda _done, _wait_s: None
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("runs pushed", total=total)
+
+        def show(done: int, wait_s: float) -> None:
+            waits = f", next try in {duration(wait_s)}" if wait_s > 1 else ""
+            progress.update(task, completed=done, description=f"runs pushed{waits}")
+
+        yield show

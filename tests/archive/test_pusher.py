@@ -1,0 +1,568 @@
+"""Whatever the Hub answers: in the end every run is there once, as it is here, and the card lists it."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from consumer.archive import pusher as pusher_module
+from consumer.archive.outbox import Outbox
+from consumer.settings import EvalResult
+from schemas.names import hash8
+from tests.archive.conftest import REPO, Publishing
+from tests.hub_server import (
+    CUT,
+    GOOD_TOKEN,
+    CutBody,
+    HubServer,
+    commit_limit,
+    proxy_page,
+    rate_limited,
+    retry_after,
+    status,
+)
+
+# huggingface_hub hands LFS uploads to httpx2 in a way that httpx2 wants to give up.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+
+CARD = "README.md"
+
+
+@pytest.fixture(autouse=True)
+def no_sleep(monkeypatch):
+    """The client sleeps between its own tries of the steps before a commit."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+
+
+def splits(hub, repo=REPO, branch="main"):
+    """Paths that the card names, apart from those of metrics."""
+    text = hub.repo(repo).files(branch)[CARD].decode()
+    front = yaml.safe_load(text.split("---\n")[1])
+    paths = set()
+    for config in front["configs"]:
+        for entry in config["data_files"]:
+            path = entry["path"]
+            paths |= {path} if isinstance(path, str) else set(path)
+    return paths
+
+
+def check(publishing, hub, repo=REPO):
+    """Every file of the output folder is in the repository as it is here, once, and the card names it."""
+    repository = hub.repo(repo)
+    there = repository.files()
+    assert publishing.tree() == {path: there[path] for path in there if path not in {CARD, ".gitattributes"}}
+    added = [path for commit in repository.commits for path in commit.added if path != CARD]
+    assert len(added) == len(set(added))
+    assert [] == repository.empty_commits
+    assert {path for path in there if path.endswith(".jsonl")} == splits(hub, repo)
+
+
+def test_runs_that_are_due_together_share_one_commit(publishing, hub):
+    for number in range(7):
+        publishing.close(f"r{number}", model=f"org/m{number % 2}")
+    pusher = publishing.pusher()
+    publishing.drain(pusher)
+    check(publishing, hub)
+    [commit] = hub.repo(REPO).commits
+    assert "Archive 7 runs" == commit.title
+    assert {"archived"} == set(publishing.states().values())
+    assert {"archived": 7} == publishing.outbox.outcomes()
+
+
+def test_pushing_again_what_is_there_makes_no_commit(publishing, hub):
+    results = publishing.close("r")
+    publishing.drain(publishing.pusher())
+    head = hub.repo(REPO).head
+    publishing.enter(results)
+    assert {"r": "queued"} == publishing.states()
+    publishing.drain(publishing.pusher())
+    assert {"r": "archived"} == publishing.states()
+    assert head == hub.repo(REPO).head
+
+
+def test_large_files_go_their_own_way(publishing, hub):
+    hub.lfs_above_bytes = 8000
+    publishing.close("r", tasks={"big": [{"doc_id": number, "acc": 1.0} for number in range(500)]})
+    publishing.drain(publishing.pusher())
+    check(publishing, hub)
+    assert 1 == len(hub.seen("lfs-put"))
+
+
+def test_three_hundred_runs_closed_within_a_minute_reach_the_hub_in_at_most_ten_commits(publishing, hub):
+    pusher = publishing.pusher(settings=publishing.settings(linger_s=10.0))
+    for second in range(60):
+        for number in range(5):
+            publishing.close(f"r{second}-{number}", model=f"org/m{number}")
+        pusher.turn()
+        publishing.clock.now += 1
+    publishing.drain(pusher)
+    check(publishing, hub)
+    assert 300 == len(publishing.states())
+    assert 2 <= len(hub.repo(REPO).commits) <= 10
+
+
+def test_a_run_waits_for_others_no_longer_than_it_should(publishing, hub):
+    pusher = publishing.pusher(settings=publishing.settings(linger_s=10.0))
+    publishing.close("r1")
+    assert 10.0 == pusher.turn()
+    publishing.clock.now += 6
+    publishing.close("r2")
+    assert 4.0 == pusher.turn()
+    assert [] == hub.requests
+    publishing.clock.now += 4
+    pusher.turn()
+    assert 1 == len(hub.repo(REPO).commits)
+    assert {"r1": "archived", "r2": "archived"} == publishing.states()
+
+
+def test_the_commits_of_an_hour_are_bounded_also_over_a_restart(publishing, hub):
+    limit = 12
+    chosen = publishing.settings(commits_per_hour=limit, files_per_commit_max=1)
+    for number in range(30):
+        publishing.close(f"r{number:02}")
+    times = []
+    hub.on("commit", lambda _: times.append(publishing.clock.now))
+    for _ in range(3):
+        pusher = publishing.pusher(settings=chosen)
+        for _ in range(15):
+            publishing.clock.now += pusher.turn() or 0.0
+    publishing.drain(publishing.pusher(settings=chosen))
+    check(publishing, hub)
+    assert 30 == len(times)
+    for first in times:
+        assert limit >= sum(first <= at < first + 3600 for at in times)
+    # Some may go at once; then evenly, not all at the beginning of each hour.
+    assert pusher_module.BURST_COMMITS == sum(at == times[0] for at in times)
+    assert times[-1] - times[0] <= 30 / limit * 3600
+
+
+FAULTS = {
+    "500 before it was applied": (status(500), "before", "commit"),
+    "500 after it was applied": (status(500), "after", "commit"),
+    "504 after it was applied": (status(504), "after", "commit"),
+    "cut before an answer": (CUT, "after", "commit"),
+    "cut in the middle of the commit": (CutBody(300), "before", "commit"),
+    "cut in the middle of an upload": (CutBody(3000), "before", "lfs-put"),
+    "a commit is being made": (status(409, "Another commit operation is in progress"), "before", "commit"),
+    "somebody was quicker": (status(412, "A commit has happened since"), "before", "commit"),
+    "quota": (rate_limited(55), "before", "preupload"),
+    "quota at the commit": (rate_limited(55), "before", "commit"),
+    "retry after": (retry_after(120), "before", "commit"),
+    "commits of the hour": (commit_limit(43), "before", "commit"),
+    "page of a proxy": (proxy_page(502), "before", "commit"),
+    "login page": (proxy_page(200), "after", "commit"),
+    "the listing fails": (status(503), "before", "tree"),
+    "the head is not told": (CUT, "before", "info"),
+    "it is not made": (status(500), "before", "create"),
+    "the check fails": (status(500), "before", "paths-info"),
+    "the card is not looked at": (status(500), "before", "validate"),
+    "the upload is not answered": (CUT, "after", "lfs-put"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_one_fault_delays_and_changes_nothing(publishing, hub, name):
+    effect, at, step = FAULTS[name]
+    hub.lfs_above_bytes = 8000
+    for number in range(3):
+        publishing.close(f"r{number}", tasks={"t": [{"doc_id": n, "acc": 1.0} for n in range(500)]})
+    fault = hub.faults.add(step, effect, at=at)
+    publishing.drain(publishing.pusher())
+    assert 1 == fault.hits
+    check(publishing, hub)
+    assert 1 == len(hub.repo(REPO).commits)
+
+
+@pytest.mark.parametrize(
+    ("effect", "seconds"), [(rate_limited(55), 56.5), (retry_after(120), 121.5), (commit_limit(43), 2581.5)]
+)
+def test_nothing_is_asked_before_the_time_that_was_said(publishing, hub, effect, seconds):
+    publishing.close("r")
+    pusher = publishing.pusher()
+    hub.faults.add("commit", effect)
+    assert seconds == pusher.turn()
+    asked = len(hub.requests)
+    publishing.clock.now += seconds - 1
+    publishing.close("r2")
+    assert pytest.approx(1.0) == pusher.turn()
+    assert asked == len(hub.requests)
+    [waiting, _] = publishing.outbox.waiting()
+    assert (0, True) == (waiting.attempts, "429" in waiting.reason)
+    publishing.clock.now += 1
+    pusher.turn()
+    assert {"r": "archived", "r2": "archived"} == publishing.states()
+
+
+def test_a_hub_that_stays_away_is_asked_ever_more_seldom_with_ever_smaller_batches(publishing, hub):
+    for number in range(8):
+        publishing.close(f"r{number}")
+    pusher = publishing.pusher()
+    fault = hub.faults.add("commit", status(504), times=None)
+    waits, sizes = [], []
+    for _ in range(12):
+        wait_s = pusher.turn()
+        waits.append(wait_s)
+        sizes.append(max(errand.attempts for errand in publishing.outbox.waiting()))
+        publishing.clock.now += wait_s
+    assert waits == sorted(waits)
+    assert pusher_module.AWAY_WAIT_MAX_S * 0.75 == waits[-1]
+    assert {"queued"} == set(publishing.states().values())
+    fault.remove()
+    publishing.drain(pusher)
+    check(publishing, hub)
+    # A batch that was too much for one answer went in smaller ones, which grew again.
+    assert 1 < len(hub.repo(REPO).commits) <= 8
+
+
+def test_a_hub_that_was_down_is_pushed_to_when_it_is_back(publishing, hub):
+    publishing.close("r1")
+    pusher = publishing.pusher()
+    hub.down()
+    began = publishing.clock.now
+    while publishing.clock.now < began + 60:
+        publishing.clock.now += pusher.turn()
+    publishing.close("r2")
+    hub.up()
+    publishing.drain(pusher)
+    check(publishing, hub)
+    assert {"r1": "archived", "r2": "archived"} == publishing.states()
+
+
+def test_a_refused_run_is_parked_alone_and_tried_again_in_an_hour(publishing, hub, caplog):
+    for number in range(8):
+        publishing.close(f"r{number}")
+    bad = f"-{hash8('r5')}_samples_t.jsonl".encode()
+    fault = hub.faults.add(
+        "commit", status(400, "bad content"), times=None, when=lambda request: bad in request.body
+    )
+    pusher = publishing.pusher()
+    wait_s = pusher.turn()
+    states = publishing.states()
+    assert "parked" == states.pop("r5")
+    assert {"archived"} == set(states.values())
+    [parked] = publishing.outbox.waiting()
+    assert "bad content" in parked.reason
+    assert 3600.0 == wait_s
+    assert ["run_parked"] == [record.message for record in caplog.records if record.levelname == "ERROR"]
+    publishing.clock.now += 3600
+    pusher.turn()
+    assert "parked" == publishing.states()["r5"]
+    assert "runs_still_parked" == caplog.messages[-1]
+    fault.remove()
+    publishing.clock.now += 3600
+    publishing.drain(pusher)
+    check(publishing, hub)
+
+
+def test_a_refused_token_parks_all_at_once_and_the_next_one_frees_them_at_once(publishing, hub):
+    hub.tokens = {"hf_tomorrow"}
+    for number in range(5):
+        publishing.close(f"r{number}")
+    pusher = publishing.pusher()
+    pusher.turn()
+    asked = len(hub.requests)
+    assert {"parked"} == set(publishing.states().values())
+    assert asked <= 2
+    publishing.clock.now += 30
+    pusher.turn()
+    assert asked == len(hub.requests)
+    # Another process may be the one that sees it.
+    publishing.token_file.write_text("hf_tomorrow")
+    assert publishing.drain(publishing.pusher()) < 60
+    check(publishing, hub)
+
+
+def test_other_bytes_under_a_name_are_kept_unless_an_operator_says_otherwise(publishing, hub):
+    results = publishing.close("r")
+    publishing.close("other")
+    hub.create(REPO, private=True, files={results: b"{}"})
+    publishing.pusher().turn()
+    assert {"r": "parked", "other": "archived"} == publishing.states()
+    assert b"{}" == hub.repo(REPO).files()[results]
+    [parked] = publishing.outbox.waiting()
+    assert "with other bytes than here" in parked.reason
+    assert "--overwrite" in parked.reason
+    publishing.outbox.retry_parked(now=publishing.clock.now)
+    publishing.drain(publishing.pusher(overwrite=True))
+    assert publishing.tree()[results] == hub.repo(REPO).files()[results]
+
+
+def test_a_public_repository_is_not_written_to_unasked(publishing, hub):
+    hub.create(REPO, private=False)
+    publishing.close("r")
+    publishing.pusher().turn()
+    assert {"r": "parked"} == publishing.states()
+    assert [] == hub.repo(REPO).commits
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed", "samples gone", "samples cut"])
+def test_a_run_whose_files_are_not_what_was_closed_is_parked_and_the_others_go_on(publishing, hub, damage):
+    results = publishing.close("r")
+    publishing.close("other")
+    path = publishing.output / results
+    samples = next(path.parent.glob(f"*{hash8('r')}_samples_t.jsonl"))
+    match damage:
+        case "gone":
+            path.unlink()
+        case "changed":
+            path.write_bytes(path.read_bytes() + b"\n")
+        case "samples gone":
+            samples.unlink()
+        case _:
+            samples.write_bytes(samples.read_bytes()[:-3])
+    publishing.pusher().turn()
+    assert {"r": "parked", "other": "archived"} == publishing.states()
+    assert not [path for path in hub.repo(REPO).files() if hash8("r") in path]
+
+
+def test_results_and_samples_go_where_they_belong_and_results_last(publishing, hub):
+    publishing.close("r1", model="org/a")
+    publishing.close("r2", model="org/b--c.git")
+    chosen = publishing.settings(repo="org/results", samples_repo="org/{model}-rows")
+    hub.faults.add("commit", status(500), when=lambda request: "org/results" in request.path)
+    pusher = publishing.pusher(settings=chosen)
+    publishing.drain(pusher)
+    mark = hash8("org__b--c.git")
+    assert ["org/org__a-rows", f"org/org__b-c.git-{mark}-rows", "org/results"] == hub.repos
+    results = hub.repo("org/results").files()
+    rows = {**hub.repo("org/org__a-rows").files(), **hub.repo(f"org/org__b-c.git-{mark}-rows").files()}
+    assert {path for path in publishing.tree() if "_samples_" not in path} <= set(results)
+    assert not [path for path in results if "_samples_" in path]
+    assert {path for path in publishing.tree() if path.endswith(".jsonl")} <= set(rows)
+    assert not [path for path in rows if path.endswith("_results.json")]
+
+
+def test_a_branch_is_made_and_its_card_says_how_to_load_it(publishing, hub):
+    publishing.close("r")
+    publishing.drain(publishing.pusher(settings=publishing.settings(branch="archive")))
+    files = hub.repo(REPO).files("archive")
+    assert publishing.tree().items() <= files.items()
+    assert b'revision="archive"' in files[CARD]
+    assert [] == [path for path in hub.repo(REPO).files() if path.endswith(".jsonl")]
+
+
+def test_files_go_once_they_are_archived_if_that_was_asked_for(publishing, hub):
+    publishing.close("r1")
+    publishing.close("r2")
+    before = publishing.tree()
+    chosen = publishing.settings(keep_files=False)
+    hub.faults.add("commit", status(500), at="after")
+    publishing.drain(publishing.pusher(settings=chosen))
+    assert {} == publishing.tree()
+    assert before.items() <= hub.repo(REPO).files().items()
+    # What a new run needs to know of them for the card comes from the Hub.
+    publishing.close("r3")
+    publishing.drain(publishing.pusher(settings=chosen, outbox=publishing.outbox))
+    assert {path for path in hub.repo(REPO).files() if path.endswith(".jsonl")} == splits(hub)
+
+
+def test_an_outbox_that_was_lost_is_written_again_from_the_output_folder(publishing, hub):
+    for number in range(3):
+        publishing.close(f"r{number}")
+    publishing.publish("short", status="incomplete")
+    publishing.drain(publishing.pusher())
+    head = hub.repo(REPO).head
+    (publishing.output / "other_results.json").write_text("{}")
+    (publishing.output / "partial" / "m").mkdir(parents=True)
+    (publishing.output / "partial" / "m" / "x_results.json").write_bytes(
+        next(publishing.output.rglob("*-*_results.json")).read_bytes()
+    )
+    publishing.outbox = Outbox(publishing.folder / "output")  # another folder: an empty one
+    pusher = publishing.pusher()
+    pusher.rebuild()
+    assert {"r0": "queued", "r1": "queued", "r2": "queued"} == publishing.states()
+    publishing.drain(pusher)
+    assert head == hub.repo(REPO).head
+    pusher.rebuild()
+    assert {"archived"} == set(publishing.states().values())
+    publishing.outbox = Outbox(None)
+    publishing.pusher(settings=publishing.settings(runs="all")).rebuild()
+    assert "short" in publishing.states()
+
+
+def test_a_card_that_somebody_broke_is_made_again_from_the_files(publishing, hub):
+    publishing.close("r1")
+    publishing.drain(publishing.pusher())
+    good = hub.repo(REPO).files()[CARD]
+    publishing.publish("r2")
+    for content in (b"no card", b"---\nconfigs: 7\n---\n", b"\xff\xfe", b"---\n: [\n---\n"):
+        hub.commit(REPO, {CARD: content})
+        publishing.enter(next(iter(publishing.outbox.all())).results)
+        publishing.drain(publishing.pusher())
+        assert good == hub.repo(REPO).files()[CARD]
+
+
+def test_the_card_is_the_same_bytes_whoever_pushed_and_in_what_order(publishing, hub, tmp_path):
+    names = ["r1", "r2", "r3", "r4"]
+    for name in names:
+        publishing.close(name, tasks={"t": [{"doc_id": 0, "acc": 1.0, name: [name]}]})
+    publishing.drain(publishing.pusher())
+    with HubServer(xet=False) as second:
+        for name in reversed(names):
+            folder = tmp_path / f"alone-{name}"
+            folder.mkdir()
+            alone = Publishing(folder, second.endpoint)
+            alone.close(name, tasks={"t": [{"doc_id": 0, "acc": 1.0, name: [name]}]})
+            alone.drain(alone.pusher())
+        assert hub.repo(REPO).files() == second.repo(REPO).files()
+        assert 4 == len(second.repo(REPO).commits)
+
+
+def test_four_who_push_at_the_same_time_lose_neither_rows_nor_entries_of_the_card(tmp_path, hub):
+    everyone = []
+    for number in range(4):
+        folder = tmp_path / f"w{number}"
+        folder.mkdir()
+        everyone.append(Publishing(folder, hub.endpoint))
+    for publishing in everyone:
+        for run in range(3):
+            publishing.close(f"{publishing.folder.name}-{run}", tasks={"t": [{"doc_id": 0, run: run}]})
+    start = threading.Barrier(4)
+    failed = []
+
+    def work(publishing):
+        try:
+            start.wait()
+            publishing.drain(publishing.pusher(settings=publishing.settings(files_per_commit_max=1)))
+        except BaseException as error:  # noqa: BLE001 - for the main thread
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in everyone]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == failed
+    there = hub.repo(REPO).files()
+    for publishing in everyone:
+        assert publishing.tree().items() <= there.items()
+    assert {path for path in there if path.endswith(".jsonl")} == splits(hub)
+    added = [path for commit in hub.repo(REPO).commits for path in commit.added if path != CARD]
+    assert len(added) == len(set(added))
+    statuses = [request.status for request in hub.seen("commit")]
+    assert 412 in statuses or 409 in statuses
+
+
+EFFECTS = [
+    (status(500), "before"),
+    (status(500), "after"),
+    (status(503), "before"),
+    (CUT, "before"),
+    (CUT, "after"),
+    (CutBody(400), "before"),
+    (status(409, "Another commit operation is in progress"), "before"),
+    (status(412, "A commit has happened since"), "before"),
+    (rate_limited(55), "before"),
+    (retry_after(20), "before"),
+    (commit_limit(43), "before"),
+    (proxy_page(502), "before"),
+    (proxy_page(200), "after"),
+]
+STEPS = ["commit", "commit", "preupload", "lfs-batch", "lfs-put", "tree", "info", "paths-info", "validate"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_mixture_of_faults_and_kills_ends_with_every_run_there_once(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixture")
+    with HubServer(xet=False, lfs_above_bytes=8000) as hub:
+        publishing = Publishing(folder, hub.endpoint)
+        pusher = publishing.pusher(settings=publishing.settings(files_per_commit_max=10))
+        for number in range(data.draw(st.integers(1, 6), label="runs")):
+            publishing.close(f"r{number}", tasks={"t": [{"doc_id": n, "acc": 1.0} for n in range(500)]})
+            for _ in range(data.draw(st.integers(0, 2), label="faults")):
+                effect, at = data.draw(st.sampled_from(EFFECTS), label="effect")
+                hub.faults.add(data.draw(st.sampled_from(STEPS), label="step"), effect, at=at)
+            publishing.clock.now += pusher.turn() or 0.0
+            if data.draw(st.booleans(), label="killed"):
+                publishing.outbox.begin(publishing.outbox.due(publishing.clock.now, limit=2))
+                publishing.outbox = Outbox(publishing.state)
+                publishing.outbox.recover()
+                pusher = publishing.pusher()
+        publishing.drain(pusher)
+        hub.faults.clear()
+        check(publishing, hub)
+        assert {"archived"} == set(publishing.states().values())
+        assert [] == hub.unknown
+
+
+WANTED = EvalResult(
+    task="t", metric="acc", dataset="bench/Marks", task_id="marks", scale=100.0, models=("org/*",)
+)
+
+
+def test_scores_are_proposed_only_where_that_was_asked_for(publishing, hub):
+    for model in ("org/m", "other/m", "no-repository"):
+        hub.create(model, "model") if "/" in model else None
+        publishing.close(f"of {model}", model=model)
+    publishing.publish("short", status="incomplete")
+    publishing.enter(publishing.publish("short", status="incomplete"), status="incomplete")
+    publishing.drain(publishing.pusher())
+    assert [] == hub.repo("org/m", "model").discussions
+    for errand in publishing.outbox.all():
+        publishing.enter(errand.results, status=errand.status)
+    chosen = publishing.settings(eval_results=(WANTED,))
+    publishing.drain(publishing.pusher(settings=chosen))
+    [request] = hub.repo("org/m", "model").discussions
+    assert [] == hub.repo("other/m", "model").discussions
+    assert ".eval_results/Marks.yaml" not in hub.repo("org/m", "model").files()  # never on main
+    [entry] = yaml.safe_load(hub.repo("org/m", "model").files(request.reference)[".eval_results/Marks.yaml"])
+    assert {"id": "bench/Marks", "task_id": "marks"} == entry["dataset"]
+    assert (50.0, "2026-01-01") == (entry["value"], str(entry["date"]))
+    results = next(one for one in publishing.outbox.all() if one.run_id == "of org/m").results
+    assert f"{hub.endpoint}/datasets/{REPO}/blob/main/{results}" == entry["source"]["url"]
+
+
+def test_scores_are_proposed_once_and_leave_what_others_say(publishing, hub):
+    theirs = [
+        {"dataset": {"id": "bench/Marks", "task_id": "other"}, "value": 1.0},
+        {"dataset": {"id": "bench/Marks", "task_id": "marks"}, "value": 2.0},
+    ]
+    path = ".eval_results/Marks.yaml"
+    hub.create("org/m", "model", files={path: yaml.safe_dump(theirs).encode()})
+    results = publishing.close("r")
+    chosen = publishing.settings(eval_results=(WANTED,))
+    hub.faults.add("commit", CUT, at="after", when=lambda request: "models" in request.path)
+    publishing.drain(publishing.pusher(settings=chosen))
+    publishing.enter(results)
+    publishing.drain(publishing.pusher(settings=chosen))
+    [request] = hub.repo("org/m", "model").discussions
+    values = {
+        one["dataset"]["task_id"]: one["value"]
+        for one in yaml.safe_load(hub.repo("org/m", "model").files(request.reference)[path])
+    }
+    assert {"other": 1.0, "marks": 50.0} == values
+
+
+def test_a_model_whose_repository_is_not_there_parks_the_proposal_and_not_the_run(publishing, hub):
+    publishing.close("r")
+    publishing.pusher(settings=publishing.settings(eval_results=(WANTED,))).turn()
+    pusher = publishing.pusher(settings=publishing.settings(eval_results=(WANTED,)))
+    pusher.turn()
+    assert {"archive": "archived", "proposal": "parked"} == {
+        errand.kind: errand.state for errand in publishing.outbox.all()
+    }
+
+
+def test_the_token_is_in_no_file_and_no_line(publishing, hub, caplog):
+    secret = "hf_verysecretverysecret"
+    hub.tokens = {secret, GOOD_TOKEN}
+    publishing.token_file.unlink()
+    publishing.token_file = Path(str(publishing.folder) + "-token")
+    publishing.token_file.write_text(secret)
+    publishing.close("r")
+    for effect in (status(400, f"token {secret} is odd"), status(500, secret), status(403, secret), CUT):
+        hub.faults.add("commit", effect)
+    pusher = publishing.pusher()
+    for _ in range(5):
+        publishing.clock.now += pusher.turn() or 0.0
+    assert {request.token for request in hub.requests} == {secret}
+    for path in publishing.folder.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes()
+    assert secret not in caplog.text
+    assert secret not in json.dumps([record.__dict__.get("fields", {}) for record in caplog.records])
+    assert all(secret not in str(content) for content in hub.repo(REPO).files().values())
