@@ -86,7 +86,7 @@ class Hub:
         wanted = self._settings
         with self._faults(repo):
             api = self._api()
-            if not _exists(api, repo):
+            if not self._exists(api, repo):
                 api.create_repo(repo, repo_type="dataset", private=not wanted.public, exist_ok=True)
             info = api.dataset_info(repo)
             if not info.private and not wanted.public:
@@ -242,6 +242,17 @@ class Hub:
         """Look at the repository again before the next commit: it may be gone."""
         self._ready.discard(repo)
 
+    def _exists(self, api: HfApi, repo: str) -> bool:
+        """Asked before making one: that call fails in other ways where it exists, or may only be written to."""
+        try:
+            api.dataset_info(repo)
+        except RepositoryNotFoundError:
+            # To somebody without a token all that is private, or nowhere, is the same.
+            if self._token is None:
+                raise
+            return False
+        return True
+
     def _api(self) -> HfApi:
         self._token = self.read_token()
         # False: never the token that the client would find by itself.
@@ -303,17 +314,6 @@ def _refuse_offline(request: httpx2.Request) -> None:
     from huggingface_hub.utils._http import hf_request_event_hook  # noqa: PLC0415 - private
 
     hf_request_event_hook(request)
-
-
-def _exists(api: HfApi, repo: str) -> bool:
-    """Asked before making one: that call fails in other ways where it exists, or may only be written to."""
-    try:
-        api.dataset_info(repo)
-    except RepositoryNotFoundError as error:
-        if error.response.status_code != 404:  # noqa: PLR2004 - 401: we are nobody
-            raise
-        return False
-    return True
 
 
 def _remote(file: RepoFile) -> RemoteFile:

@@ -109,12 +109,13 @@ def command(  # noqa: PLR0917 - click passes them by name
         with _sole_pusher(stored, chosen.state_path, retry_parked=retry_parked):
             if stored is not None:
                 stored.recover()
-            for load in loads:
-                _empty(load, chosen.hub, give_up_after_s=give_up_after, overwrite=overwrite)
+            archived = sum(
+                _empty(load, chosen.hub, give_up_after_s=give_up_after, overwrite=overwrite) for load in loads
+            )
+        _conclude(loads, archived)
     finally:
         if stored is not None:
             stored.close()
-    _conclude(loads)
 
 
 def _stored(outbox: Outbox, output: str | None) -> _Load:
@@ -237,21 +238,25 @@ def _rehearse(loads: list[_Load], hub: Hub, *, retry_parked: bool) -> None:
     click.echo(f"would push {runs} run{'s' * (runs != 1)}, {decimal(size)}; nothing was sent", err=True)
 
 
-def _empty(load: _Load, hub: Hub, *, give_up_after_s: float, overwrite: bool) -> None:
-    """Push until nothing waits that time alone will bring there, or for too long nothing was taken."""
+def _empty(load: _Load, hub: Hub, *, give_up_after_s: float, overwrite: bool) -> int:
+    """Push until nothing waits that time alone will bring there, or for too long nothing was taken.
+
+    Returns how many runs were archived.
+    """
     # Nobody else comes to share a commit.
     pusher = make_pusher(
         hub, load.outbox, load.output, packing=load.packing, linger_s=0.0, overwrite=overwrite
     )
     pusher.rebuild()
     total = _left(load.outbox)
+    archived = _archived(load.outbox)
     with _progress(total) as show:
         moved_at, left = time.monotonic(), total
         while True:
             wait_s = pusher.turn()
             before, left = left, _left(load.outbox)
             if not left:
-                return
+                return _archived(load.outbox) - archived
             if left < before:
                 moved_at = time.monotonic()
             still_s = time.monotonic() - moved_at
@@ -259,6 +264,10 @@ def _empty(load: _Load, hub: Hub, *, give_up_after_s: float, overwrite: bool) ->
             if still_s > give_up_after_s:
                 raise HubError(f"the Hub took nothing for {duration(still_s)}: {_why(load.outbox)}")
             time.sleep(min(wait_s or 0.0, _NAP_S))
+
+
+def _archived(outbox: Outbox) -> int:
+    return sum(errand.kind == "archive" and errand.state == "archived" for errand in outbox.all())
 
 
 def _left(outbox: Outbox) -> int:
@@ -272,8 +281,7 @@ def _why(outbox: Outbox) -> str:
     return f"{len(waiting)} left in the outbox; {'; '.join(reasons) or 'none was tried'}"
 
 
-def _conclude(loads: list[_Load]) -> None:
-    archived = sum(load.outbox.depth().get("archived", 0) for load in loads)
+def _conclude(loads: list[_Load], archived: int) -> None:
     parked = [errand for load in loads for errand in load.outbox.waiting() if errand.state == "parked"]
     if parked:
         reasons = dict.fromkeys(errand.reason for errand in parked)

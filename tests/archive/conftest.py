@@ -4,9 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
-import huggingface_hub
 import msgspec
 import pytest
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 
 from consumer.archive.outbox import Outbox
 from consumer.filesystem import Disk
@@ -46,14 +47,12 @@ def hub():
 @pytest.fixture(autouse=True)
 def of_this_test_alone(monkeypatch, tmp_path_factory):
     """No token and no Xet but what a test gives: the machine's user may have both."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(
-        huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path_factory.mktemp("hf") / "token")
-    )
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path_factory.mktemp("hf") / "token"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_OIDC_RESOURCE"):
         monkeypatch.delenv(name, raising=False)
     yield
-    huggingface_hub.set_client_factory(huggingface_hub.utils._http.default_client_factory)
+    set_client_factory(default_client_factory)
 
 
 class Publishing:

@@ -272,6 +272,24 @@ def test_an_lfs_object_beyond_a_size_is_sent_in_parts(hub, repository, api):
     assert 1 == len(hub.seen("lfs-complete"))
 
 
+@pytest.mark.parametrize("step", ["lfs-put", "lfs-complete"])
+def test_an_lfs_upload_that_arrives_damaged_is_refused(hub, repository, api, step):
+    hub.lfs_above_bytes, hub.multipart_above_bytes, hub.part_bytes = 1000, 6000, 1500
+
+    def damage(request):
+        if step == "lfs-put":
+            request.body = request.body[:-1] + b"!"
+        else:
+            request.body = request.body.replace(b"00002-", b"00003-")
+
+    hub.on(step, damage)
+    size = 5000 if step == "lfs-put" else 7000
+    with pytest.raises(RuntimeError, match="Error while uploading") as caught:
+        push(api, {"a.jsonl": io.BytesIO(b"x" * size)})
+    assert isinstance(caught.value.__cause__, BadRequestError)
+    assert ({}, []) == (repository.lfs, repository.commits)
+
+
 def test_git_attributes_and_binary_content_make_large_files_too(hub, repository, api):
     files = {"x.parquet": b"PAR1", "deep/y.bin": b"text", "z": b"a\0b", "plain.json": b"{}"}
     push(api, {path: io.BytesIO(content) for path, content in files.items()})
@@ -360,6 +378,8 @@ def test_history_and_branches(hub, repository, api):
         push(api, {"b": b"4"}, revision="side")
     with pytest.raises(RevisionNotFoundError):  # a deletion goes without preupload
         api.delete_file("b", REPO, revision="side", repo_type="dataset")
+    with pytest.raises(RevisionNotFoundError):  # a commit is no branch
+        api.delete_file("a", REPO, revision=start, repo_type="dataset")
 
 
 def test_a_pull_request_leaves_main_alone_and_takes_more_commits(hub, api):
@@ -723,6 +743,33 @@ def test_an_upload_by_xet_that_is_cut_is_sent_again_and_one_that_fails_commits_n
     assert (1, 1) == (process.returncode, len(repository.commits)), err
 
 
+def test_a_xorb_that_was_lost_after_its_upload_is_asked_for_again(hub, repository, tmp_path):
+    hub.lfs_above_bytes = 1000
+
+    def lose(request):
+        remove()
+        hub.cas.lose_uploads()
+
+    remove = hub.on("xet-upload", lose, at="after")
+    finished(run(hub, PUSHER, tmp_path))
+    assert [404, 200] == [request.status for request in hub.seen("xet-grant-commit")]
+    assert {"a.jsonl": b"x" * 20_000} == repository.files()
+
+
+def test_a_file_whose_chunks_are_damaged_is_refused_with_its_shard(hub, repository, tmp_path):
+    hub.lfs_above_bytes = 1000
+
+    def damage(request):
+        for chunks in hub.cas.xorbs.values():
+            chunks[0] = chunks[0][:-1] + b"!"
+
+    hub.on("xet-shard", damage)
+    process = run(hub, PUSHER, tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert (1, {}, []) == (process.returncode, repository.lfs, repository.commits)
+    assert "the shard says" in err
+
+
 def test_without_xet_the_client_says_so_and_lfs_is_the_way(hub, repository, tmp_path):
     hub.xet, hub.lfs_above_bytes = False, 1000
     process = run(hub, PUSHER, tmp_path)
@@ -775,7 +822,7 @@ def test_it_serves_in_the_foreground_and_says_how_to_use_it():
         )
         with urllib.request.urlopen(ask, timeout=30) as answer:  # noqa: S310 - likewise
             assert "tester" == json.load(answer)["name"]
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert (0, "GET /api/whoami-v2\n") == (process.wait(30), process.stdout.read())
     finally:
         process.kill()

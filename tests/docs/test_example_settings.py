@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from consumer.settings import Security, Settings, Topics, load
+from consumer.settings import Hub, Security, Settings, Topics, load
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "settings.example.toml"
 
@@ -18,5 +18,6 @@ def test_the_example_settings_are_the_defaults():
 def test_the_example_settings_leave_none_out():
     values = tomllib.loads(EXAMPLE.read_text("utf-8"))
     assert set(Settings.__struct_fields__) == set(values)
+    assert set(Hub.__struct_fields__) == set(values["hub"])
     assert set(Topics.__struct_fields__) == set(values["topics"])
     assert set(Security.__struct_fields__) - NEVER_IN_A_FILE == set(values["security"])

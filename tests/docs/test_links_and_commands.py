@@ -9,7 +9,7 @@ import click
 import msgspec
 import pytest
 
-from consumer import errors, liveness
+from consumer import errors, liveness, pushing
 from consumer.cli import COMMANDS, cli
 from consumer.intake.decode import Rejection, decode
 from consumer.settings import Settings, load
@@ -81,6 +81,7 @@ def test_the_readme_names_every_exit_code():
         0,
         liveness.EXIT_STUCK,
         liveness.EXIT_DRAIN_TIMEOUT,
+        pushing.EXIT_OVERDUE,
         130,
         143,
         *(kind.exit_code for kind in kinds),

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import signal
 import threading
 
 from tests.hub_server.exchange import Request
@@ -15,6 +16,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="a free one if not given")
     parser.add_argument("--no-xet", action="store_true", help="as a self-hosted Hub without Xet")
     arguments = parser.parse_args()
+
+    # Set, not left: where a shell starts this in the background, SIGINT comes in ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
     def tell(request: Request) -> None:
         print(request.method, request.path, flush=True)  # noqa: T201 - a command speaks

@@ -53,6 +53,8 @@ def preupload(hub: Hub, request: Request, where: Where) -> Answer:
     repository = hub.access(request, where["kind"], where["repo"], right)
     head = repository.commit(where["revision"])
     patterns = _lfs_patterns(head.files.get(".gitattributes"))
+    # The simple patterns of git, as those of .gitattributes; no `!`, no folders.
+    ignored = head.files[".gitignore"].data.decode().split() if ".gitignore" in head.files else []
     answers = []
     for wanted in request.json()["files"]:
         path, size = wanted["path"], wanted["size"]
@@ -60,7 +62,11 @@ def preupload(hub: Hub, request: Request, where: Where) -> Answer:
         large = size > hub.lfs_above_bytes or b"\0" in sample or _matches(path, patterns)
         there = head.files.get(path)
         answers.append(
-            {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            {
+                "path": path,
+                "uploadMode": "lfs" if large else "regular",
+                "shouldIgnore": _matches(path, ignored),
+            }
             | ({"oid": there.oid} if there else {})
         )
     return json_answer({"files": answers, "commitOid": head.oid})

@@ -163,7 +163,7 @@ def test_a_member_that_is_thrown_out_in_the_middle_comes_back_and_loses_nothing(
         worker.run(exit_when_idle_s=0.2)
     stage.work(group="-undisturbed", state="state-undisturbed", output="output-undisturbed")
     assert stage.tree() == stage.tree("output-undisturbed")
-    assert 7 == len(stage.tree())
+    assert 8 == len(stage.tree())
     assert facts.dead_letters == len(stage.letters())
 
 
