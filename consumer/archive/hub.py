@@ -251,7 +251,8 @@ class Hub:
             if self._token is None:
                 raise
             return False
-        return True
+        else:
+            return True
 
     def _api(self) -> HfApi:
         self._token = self.read_token()
