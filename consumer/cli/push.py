@@ -1,9 +1,10 @@
 """``evalsink push``: what the outbox holds, and existing evaluation output, onto the Hub."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def command(  # noqa: PLR0917 - click passes them by name
       evalsink push logs/ --hub-repo my-org/evaluations
       evalsink push --hub-repo my-org/evaluations --retry-parked
     """  # noqa: D301 - click wants the control character, not the two letters
-    logs.configure()
+    # The bar says what lines would.
+    logs.configure(level=logging.WARNING if Console(stderr=True).is_terminal else logging.INFO)
     chosen = settings.load(
         flags={"state": state, "output": output, "hub.repo": hub_repo, "hub.public": hub_public},
         config=config,
@@ -297,8 +299,7 @@ def _progress(total: int) -> Iterator[Callable[[int, float], None]]:
     """A bar on a terminal; elsewhere the log lines say enough."""
     console = Console(stderr=True)
     if not console.is_terminal or not total:
-        with nullcontext():
-            yield lambda _done, _wait_s: None
+        yield lambda _done, _wait_s: None
         return
     columns = (
         TextColumn("{task.description}", markup=False),
