@@ -28,6 +28,9 @@ from consumer.archive.parcels import Source
 from consumer.settings import Hub as HubSettings
 
 _CONNECT_TIMEOUT_S = 15.0
+_SNAPSHOTS_MAX = 4
+"""Listings that are kept: a repository may have 100,000 files, and takes a request for each thousand."""
+
 _PATHS_PER_CALL = 200
 _BLOCK_BYTES = 1 << 20
 
@@ -59,6 +62,7 @@ class Hub:
     def __init__(self, settings: HubSettings) -> None:
         self._settings = settings
         self._ready: set[str] = set()
+        self._snapshots: dict[str, Snapshot] = {}
         self._token: str | None = None
         set_client_factory(self._client)
 
@@ -88,7 +92,7 @@ class Hub:
             api = self._api()
             if not self._exists(api, repo):
                 api.create_repo(repo, repo_type="dataset", private=not wanted.public, exist_ok=True)
-            info = api.dataset_info(repo)
+            info = api.dataset_info(repo, expand=["private", "gated"])
             if not info.private and not wanted.public:
                 raise Refused(
                     f"{repo} is public, and --hub-public (hub.public) was not given: private is the default",
@@ -108,12 +112,18 @@ class Hub:
         """
         with self._faults(repo):
             api = self._api()
-            head = api.dataset_info(repo, revision=self._settings.branch).sha
+            head = api.dataset_info(repo, revision=self._settings.branch, expand=["sha"]).sha
             if head is None:
                 return Snapshot(None, {})
-            # By its hash: the listing is of that commit, whatever comes meanwhile.
-            tree = api.list_repo_tree(repo, repo_type="dataset", revision=head, recursive=True)
-            return Snapshot(head, {one.path: _remote(one) for one in tree if isinstance(one, RepoFile)})
+            known = self._snapshots.pop(repo, None)
+            if known is None or known.head != head:
+                # By its hash: the listing is of that commit, whatever comes meanwhile.
+                tree = api.list_repo_tree(repo, repo_type="dataset", revision=head, recursive=True)
+                known = Snapshot(head, {one.path: _remote(one) for one in tree if isinstance(one, RepoFile)})
+            while len(self._snapshots) >= _SNAPSHOTS_MAX:
+                del self._snapshots[next(iter(self._snapshots))]
+            self._snapshots[repo] = known
+            return known
 
     def read(self, repo: str, path: str, snapshot: Snapshot) -> bytes:
         """A file of the repository as it is in `snapshot`.
@@ -245,7 +255,7 @@ class Hub:
     def _exists(self, api: HfApi, repo: str) -> bool:
         """Asked first: making one fails in other ways where it exists, or may only be written to."""
         try:
-            api.dataset_info(repo)
+            api.dataset_info(repo, expand=["private"])
         except RepositoryNotFoundError:
             # To somebody without a token all that is private, or nowhere, is the same.
             if self._token is None:

@@ -30,6 +30,7 @@ from consumer.archive.answers import clean
 from consumer.archive.faults import Away, Busy, HubFault, Refused, Stale, Throttled
 from consumer.archive.hub import Hub
 from consumer.archive.outbox import REBUILT_FACT, Errand, Outbox
+from consumer.archive.pace import next_commit_at
 from consumer.archive.parcels import Parcel, ParcelError, find_published, pack, repositories
 from consumer.archive.proposals import propose
 from consumer.archive.shelf import Shelf
@@ -42,9 +43,6 @@ AWAY_WAIT_S = 5.0
 AWAY_WAIT_MAX_S = 300.0
 HARD_WAIT_MAX_S = 6 * 3600.0
 """A Hub that asks for more than this is asked again all the same."""
-
-BURST_COMMITS = 5
-"""Commits that may follow each other quickly before the pace of `commits_per_hour` sets in."""
 
 _DUE_MAX = 5000
 
@@ -168,7 +166,7 @@ class Pusher:
             return self._propose(errands)
         place = self._place_of(repos)
         while errands:
-            ready_at = max(place.not_before, *(self._paced_at(repo) for repo in repos))
+            ready_at = max(place.not_before, *(self._may_commit_at(repo) for repo in repos))
             parcels, is_full = self._batch(errands, place)
             if not parcels:
                 break  # all of them were parked
@@ -369,19 +367,8 @@ class Pusher:
             self._repositories[key] = _Repository(files_max=self._settings.files_per_commit_max)
         return self._repositories[key]
 
-    def _paced_at(self, repo: str) -> float:
-        """When the next commit to `repo` keeps within the budget: a few at once, then evenly."""
-        asked = self._outbox.commits(repo)
-        gap = 3600 / self._settings.commits_per_hour
-        earliest = 0.0
-        for at in asked:  # generic cell rate algorithm (ITU-T I.371)
-            earliest = max(earliest, at) + gap
-        number = self._settings.commits_per_hour
-        burst = min(BURST_COMMITS, number)
-        return max(
-            earliest - (burst - 1) * gap if asked else 0.0,
-            asked[-number] + 3600 if asked[number - 1 :] else 0.0,
-        )
+    def _may_commit_at(self, repo: str) -> float:
+        return next_commit_at(self._outbox.commits(repo), self._settings.commits_per_hour)
 
     def _patience_s(self, parcels: Iterable[Parcel]) -> float:
         """Longest attempt: by the bytes that it may have to send."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from consumer.archive import pusher as pusher_module
 from consumer.archive.outbox import Outbox
+from consumer.archive.pace import BURST_COMMITS, next_commit_at
 from consumer.settings import EvalResult
 from schemas.names import hash8
 from tests.archive.conftest import REPO, Publishing
@@ -136,8 +137,24 @@ def test_the_commits_of_an_hour_are_bounded_also_over_a_restart(publishing, hub)
     for first in times:
         assert limit >= sum(first <= at < first + 3600 for at in times)
     # Some may go at once; then evenly, not all at the beginning of each hour.
-    assert pusher_module.BURST_COMMITS == sum(at == times[0] for at in times)
+    assert BURST_COMMITS == sum(at == times[0] for at in times)
     assert times[-1] - times[0] <= 30 / limit * 3600
+
+
+@given(
+    per_hour=st.integers(1, 40),
+    waits=st.lists(st.floats(0, 1000), min_size=1, max_size=60),
+)
+def test_whoever_keeps_to_the_pace_never_commits_more_than_the_budget_in_any_hour(per_hour, waits):
+    asked = []
+    now = 0.0
+    for wait_s in waits:
+        now = max(now + wait_s, next_commit_at(asked, per_hour))
+        asked.append(now)
+    for first in asked:
+        assert per_hour >= sum(first <= at < first + 3600 - 1e-6 for at in asked)
+    # And it is no slower than it must be.
+    assert asked[-1] <= sum(waits) + len(asked) * 3600 / per_hour + 3600
 
 
 FAULTS = {
