@@ -4,12 +4,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from consumer.archive.desk import Desk
-from consumer.archive.outbox import OUTPUT_FACT, Outbox
+from consumer.archive.outbox import MIRROR_FACT, OUTPUT_FACT, PLACE_FACT, Outbox, has_outbox
+from consumer.archive.parcels import mirror_of, place_of
 from consumer.archive.process import Order, PusherProcess
 from consumer.closing import Closing
 from consumer.errors import BrokerError
@@ -81,6 +83,8 @@ def worker(
         tooling = tools(settings, worker_name, disk)
         source = GroupSource(connection, settings)
         desk = archive.enter_context(_archive(settings, clock)) if settings.hub.enabled else None
+        if desk is None and has_outbox(state):
+            _miss(state)
         closing = Closing(
             book,
             tooling,
@@ -133,16 +137,24 @@ def worker(
 @contextlib.contextmanager
 def _archive(settings: Settings, clock: Callable[[], float]) -> Iterator[Desk]:
     """The outbox, and a process that pushes from it."""
-    outbox = Outbox(settings.state_path)
-    output = str(settings.output_path.absolute())
-    outbox.remember(OUTPUT_FACT, output)
+    outbox = Outbox(settings.state_path, mend=True)
+    output = settings.output_path.absolute()
     hub = replace(settings.hub, runs="all") if settings.durable == "hub" else settings.hub
-    desk = Desk(outbox, settings, clock=clock, now=time.time)
+    outbox.remember(OUTPUT_FACT, str(output))
+    outbox.remember(PLACE_FACT, place_of(hub))
+    desk = Desk(outbox, settings, mirror=mirror_of(output, hub), clock=clock, now=time.time)
     try:
-        with PusherProcess(Order(str(settings.state_path.absolute()), output, hub)):
+        with PusherProcess(Order(str(settings.state_path.absolute()), str(output), hub)):
             yield desk
     finally:
         desk.close()
+
+
+def _miss(state: Path) -> None:
+    """What is published without an archive is looked for when there is one again."""
+    outbox = Outbox(state, mend=True)
+    outbox.remember(MIRROR_FACT, "")
+    outbox.close()
 
 
 def tools(settings: Settings, worker_name: str, disk: Disk) -> Tools:

@@ -86,11 +86,7 @@ class Closing:
         return [step.run.run_id for step in self._steps.values() if step.stuck]
 
     def is_busy(self, owned: Collection[int]) -> bool:
-        """Something of an owned partition is on its way out that time alone will finish.
-
-        Raises:
-            OSError: the outbox cannot be read.
-        """
+        """Something of an owned partition is on its way out that time alone will finish."""
         return any(
             step.partition in owned and not step.stuck and not self._is_parked(step)
             for step in self._steps.values()
@@ -129,6 +125,8 @@ class Closing:
     def forget_run(self, partition: int, run_id: str) -> None:
         """Give up on one run."""
         step = self._steps.pop((partition, run_id), None)
+        if step is not None and step.receipt is not None and self._desk is not None:
+            self._desk.forget(step.receipt.results)
         if step is not None and step.job is not None and not step.job.cancel():
             self._abandoned.append(step.job)
 
@@ -137,7 +135,6 @@ class Closing:
 
         Raises:
             BrokerError: a dead letter or receipt was refused for good.
-            OSError: the outbox cannot be read.
         """
         acknowledged = self._outbound.acknowledged()
         for key, step in list(self._steps.items()):

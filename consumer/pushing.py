@@ -15,14 +15,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from consumer.archive.outbox import Errand, Outbox, PusherLock
-from consumer.archive.parcels import Parcel
+from consumer.archive.parcels import Parcel, pack
 from consumer.archive.process import Order
+from consumer.report import metrics
 from consumer.settings import Hub as HubSettings
 from consumer.telemetry import logs
 
@@ -60,10 +62,19 @@ def make_pusher(
         output,
         now=time.time,
         deadline=_deadline,
-        packing=packing,
+        packing=packing or partial(pack_published, output),
         linger_s=linger_s,
         overwrite=overwrite,
     )
+
+
+def pack_published(output: Path, errand: Errand) -> Parcel:
+    """The parcel of a run in a worker's output folder.
+
+    Raises:
+        ParcelError: its files are not what was closed.
+    """
+    return pack(output, errand.results, sha256=errand.sha256, render=metrics.render)
 
 
 def main() -> None:
@@ -75,19 +86,18 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
     state, output = Path(order.state), Path(order.output)
-    lock = PusherLock(state, wait=True)
-    outbox = Outbox(state)
-    pusher = make_pusher(order.hub, outbox, output)
-    outbox.recover()
-    while True:
-        try:
-            pusher.rebuild()
-            wait_s = pusher.turn()
-        except OSError as error:
-            _log.error("outbox_failed", reason=str(error), state=order.state)
-            wait_s = _AFTER_DISK_ERROR_S
-        time.sleep(LOOK_EVERY_S if wait_s is None else min(wait_s, LOOK_EVERY_S))
-        assert lock is not None
+    with PusherLock(state, wait=True):
+        outbox = Outbox(state)
+        pusher = make_pusher(order.hub, outbox, output)
+        outbox.recover(now=time.time())
+        while True:
+            try:
+                pusher.rebuild()
+                wait_s = pusher.turn()
+            except OSError as error:
+                _log.error("outbox_failed", reason=str(error), state=order.state)
+                wait_s = _AFTER_DISK_ERROR_S
+            time.sleep(LOOK_EVERY_S if wait_s is None else min(wait_s, LOOK_EVERY_S))
 
 
 def _end_with(stream: BinaryIO) -> None:

@@ -22,8 +22,8 @@ from consumer.errors import UsageError
 
 DEFAULT_BROKERS = "127.0.0.1:9092"
 
-# As the Hub has it (huggingface_hub.utils.validate_repo_id), with an organisation; it checks more.
-_REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+_REPO = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+_NAME_WITH_MODEL_MAX = 64  # of the Hub's 96 characters: the rest is the model's
 
 
 class Topics(Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,6 +110,18 @@ class Security(Struct, frozen=True, forbid_unknown_fields=True):
         return self.protocol.startswith("SASL")
 
 
+def _is_repository(name: str) -> bool:
+    """By the Hub's rules (huggingface_hub.utils.validate_repo_id), with room for a model's name."""
+    filled = name.replace("/{model}", "/m", 1) if "/{model}" in name else name.replace("{model}", "m", 1)
+    space, _, _ = name.partition("/")
+    return (
+        _REPO.fullmatch(filled) is not None
+        and "{" not in space
+        and not re.search(r"--|\.\.|\.git$", filled)
+        and (len(name) - len(space) <= _NAME_WITH_MODEL_MAX or "{model}" not in name)
+    )
+
+
 class EvalResult(Struct, frozen=True, forbid_unknown_fields=True):
     """One figure that is proposed to the repositories of the models it is of.
 
@@ -127,9 +139,9 @@ class EvalResult(Struct, frozen=True, forbid_unknown_fields=True):
     metric: str
     dataset: str
     task_id: str
+    models: tuple[str, ...]
     filter: str = "none"
     scale: float = 1.0
-    models: tuple[str, ...] = ("*",)
 
 
 class Hub(Struct, frozen=True, forbid_unknown_fields=True):
@@ -179,8 +191,10 @@ class Hub(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Refuse names that no repository can have, before anything is read."""
         for name, value in (("hub.repo", self.repo), ("hub.samples_repo", self.samples_repo)):
-            if value and not _REPO.fullmatch(value.replace("{model}", "model")):
-                raise ValueError(f"{name} {value!r} is not ORG/NAME; NAME may hold {{model}}")
+            if value and not _is_repository(value):
+                raise ValueError(
+                    f"{name} {value!r} is not ORG/NAME as the Hub takes it; NAME may hold {{model}}"
+                )
         if self.samples_repo and not self.repo:
             raise ValueError("hub.samples_repo needs hub.repo")
 

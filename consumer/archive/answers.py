@@ -22,6 +22,8 @@ _UNSAID_WAIT_S = 60.0
 _REASON_MAX = 400
 
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{6,}")
+_BEARER = re.compile(r"(?i)bearer\s+\S+")
+_SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
 _IN_A_WHILE = re.compile(r"\bin (\d+) (second|minute|hour)", re.IGNORECASE)
 _UNITS_S = {"second": 1, "minute": 60, "hour": 3600}
 
@@ -33,26 +35,39 @@ def translate(error: BaseException, token: str | None) -> HubFault:
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
     for one in chain:
-        if isinstance(one, _ThrottledError):
-            return Throttled(clean(str(one), token), one.after_s)
-        if isinstance(one, HfHubHTTPError | httpx2.HTTPStatusError):
-            return _by_status(one, clean(str(error if one is error else f"{error} {one}"), token))
-        if isinstance(one, json.JSONDecodeError):
-            return Away(clean(f"the answer is no JSON: {one}", token))
+        if (fault := _told(one, clean(str(error if one is error else f"{error} {one}"), token))) is not None:
+            # What the storage behind the Hub refuses (a signature that ran out) says nothing of the token.
+            return fault if one is error or not isinstance(fault, Refused) else Away(str(fault))
     text = clean(f"{type(error).__name__}: {error}", token)
-    if isinstance(error, httpx2.HTTPError | OSError):
-        return Away(text)
-    if isinstance(error, ValueError):
+    if "xet-write-token" in text:
+        return Away(f"{text}; for a Hub without Xet set hub.xet = false")
+    if isinstance(error, ValueError) and not isinstance(error, httpx2.HTTPError | OSError):
         return Refused(text, whole_repo=False)
     # hf_xet's own, and what nobody foresaw: waiting is safer than giving up.
     return Away(text)
 
 
+def _told(error: BaseException, text: str) -> HubFault | None:
+    """What one of the chain says by itself; None: nothing."""
+    match error:
+        case _ThrottledError():
+            return Throttled(text, error.after_s)
+        case _ConflictError():
+            return Busy(text)
+        case HfHubHTTPError() | httpx2.HTTPStatusError():
+            return _by_status(error, text)
+        case json.JSONDecodeError():
+            return Away(f"the answer is no JSON: {text}")
+        case _:
+            return None
+
+
 def clean(text: str, token: str | None) -> str:
-    """`text` on one line, cut, without the token or anything that looks like one."""
+    """`text` on one line, cut, without the token, anything that looks like one, or what signs an address."""
     if token:
         text = text.replace(token, "***")
-    return " ".join(_TOKEN.sub("***", text).split())[:_REASON_MAX]
+    text = _SIGNED.sub(r"\1", _BEARER.sub("Bearer ***", _TOKEN.sub("***", text)))
+    return " ".join(text.split())[:_REASON_MAX]
 
 
 class _ThrottledError(Exception):
@@ -61,6 +76,10 @@ class _ThrottledError(Exception):
     def __init__(self, reason: str, after_s: float) -> None:
         super().__init__(reason)
         self.after_s = after_s
+
+
+class _ConflictError(Exception):
+    """Likewise: the client would ask again at once, for ever."""
 
 
 def _by_status(error: HfHubHTTPError | httpx2.HTTPStatusError, text: str) -> HubFault:
@@ -78,7 +97,12 @@ def _by_status(error: HfHubHTTPError | httpx2.HTTPStatusError, text: str) -> Hub
     return Refused(text, whole_repo=gone or status in {401, 402, 403, 404})
 
 
-def raise_throttled(response: httpx2.Response) -> None:
+def raise_for_loops(response: httpx2.Response) -> None:
+    """Raise on what the client would wait for by itself without a bound. A hook for its responses."""
+    if response.status_code == 409 and response.url.path.endswith("/api/repos/create"):  # noqa: PLR2004
+        response.read()
+        if "conflicting operation" in response.text:
+            raise _ConflictError(f"409 from {response.url.host}: {response.text}")
     if response.status_code == 429:  # noqa: PLR2004
         response.read()
         raise _ThrottledError(f"429 from {response.url.host}: {response.text}", _wait_s(response))

@@ -16,6 +16,7 @@ Paths are patterns to ``datasets``, so that what patterns mean is escaped. The t
 runs of a configuration, what older runs left in its columns stays.
 """
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ _REASONS: dict[str, str] = {
     table.UNREADABLE: "not JSON Lines with an object in each",
     _EMPTY: "no rows",
     "unknown": "nobody has read its columns yet",
+    "figures": "not the rows that this version of evalsink writes",
     "name": "`datasets` cannot open a file of this name",
 }
 
@@ -89,6 +91,7 @@ def render(
     runs: Sequence[ListedRun],
     metrics: Metrics,
     columns: Mapping[str, Columns],
+    sizes: Mapping[str, int],
 ) -> bytes:
     """The card.
 
@@ -98,6 +101,7 @@ def render(
         runs: All runs of the repository.
         metrics: Path to rows, of the metrics files that could be read. Other runs are listed by their names.
         columns: Path to columns, of samples files. Those that are missing here are left out.
+        sizes: Path to size in bytes, of all files: by it a file that was replaced is told.
     """
     named = _named(_configs(runs, metrics))
     left_out: dict[str, str] = {}
@@ -116,12 +120,18 @@ def render(
     }
     if sections[0] is None:
         del front["dataset_info"][0]
-    memory: dict[str, list[str]] = {}
+    for run in runs:
+        if run.metrics is not None and not _rows_can_be_loaded(run, metrics):
+            left_out[run.metrics] = "figures"
+    memory: dict[str, Any] = {}
     for path, reason in sorted(left_out.items()):
         if reason in (table.WIDE, table.UNREADABLE, _EMPTY):
             memory.setdefault(reason, []).append(path)
-    if memory:
-        front[_OWN_KEY] = memory
+    memory["files"] = {
+        one["config_name"]: _digest(_paths(one), sizes) for one in sections[1:] if one is not None
+    }
+    memory["left_out"] = _digest(_left_out(memory), sizes)
+    front[_OWN_KEY] = memory
     loadable = {one["config_name"] for one in declared}
     example = max(
         ((config.files[0].run.age, name) for name, config in named.items() if name in loadable), default=None
@@ -137,29 +147,52 @@ def render(
     return f"{front_matter.dump(front)}\n{body}".encode()
 
 
-def remembered(previous_card: bytes) -> Mapping[str, Columns]:
-    """Path to columns, as a card of ours says them; nothing where it is not one, or somebody edited it."""
+def remembered(previous_card: bytes, sizes: Mapping[str, int]) -> Mapping[str, Columns]:
+    """Path to columns, as a card of ours says them; nothing where it is not one, or somebody edited it.
+
+    Args:
+        previous_card: The card that is there.
+        sizes: Path to size in bytes, of all files that are there. Of a configuration with a file that was
+            replaced or removed nothing is remembered.
+    """
     front = front_matter.load(previous_card)
-    found: dict[str, Columns] = {}
+    memory = front.get(_OWN_KEY)
+    if not isinstance(memory, dict):
+        return {}
+    digests = memory.get("files")
     declared: dict[str, Columns] = {}
     for info in _objects(front.get("dataset_info")):
-        try:
+        with contextlib.suppress(ValueError):
             declared[str(info.get("config_name"))] = table.of_features(info.get("features"))
-        except ValueError:
-            continue
+    found: dict[str, Columns] = {}
     for config in _objects(front.get("configs")):
-        name = str(config.get("config_name"))
-        if name == RESULTS or name not in declared:
-            continue
-        for entry in _objects(config.get("data_files")):
-            for path in _texts(entry.get("path")):
-                found[_ESCAPED.sub(r"\1", path)] = declared[name]
-    memory = front.get(_OWN_KEY)
-    if isinstance(memory, dict):
+        name, paths = str(config.get("config_name")), _paths(config)
+        same = isinstance(digests, dict) and digests.get(name) == _digest(paths, sizes)
+        if same and name != RESULTS and name in declared:
+            found |= dict.fromkeys(paths, declared[name])
+    if memory.get("left_out") == _digest(_left_out(memory), sizes):
         kinds: dict[str, Columns] = {table.WIDE: table.WIDE, table.UNREADABLE: table.UNREADABLE, _EMPTY: {}}
         for reason, kind in kinds.items():
             found |= dict.fromkeys(_texts(memory.get(reason)), kind)
     return found
+
+
+def _paths(config: Mapping[Any, Any]) -> list[str]:
+    """The files of a configuration, as the listing has them."""
+    return [
+        _ESCAPED.sub(r"\1", path)
+        for entry in _objects(config.get("data_files"))
+        for path in _texts(entry.get("path"))
+    ]
+
+
+def _left_out(memory: Mapping[str, Any]) -> list[str]:
+    return [path for kind in (table.WIDE, table.UNREADABLE, _EMPTY) for path in _texts(memory.get(kind))]
+
+
+def _digest(paths: Iterable[str], sizes: Mapping[str, int]) -> str:
+    """Changes when one of the files does."""
+    return _mark(*(f"{path} {sizes.get(path)}" for path in sorted(set(paths))))
 
 
 def _configs(runs: Iterable[ListedRun], metrics: Metrics) -> list[_Config]:
@@ -254,9 +287,13 @@ def _obstacle(path: str, kind: Columns | None) -> str | None:
     return None if kind else _EMPTY
 
 
+def _rows_can_be_loaded(run: ListedRun, metrics: Metrics) -> bool:
+    return bool(rows_of(run, metrics)) and _can_be_opened(run.metrics or "")
+
+
 def _results_config(runs: Sequence[ListedRun], metrics: Metrics) -> dict[str, Any] | None:
     """The figures of all runs; the latest are those of runs that are the newest for one of their tasks."""
-    readable = [run for run in runs if rows_of(run, metrics) and _can_be_opened(run.metrics or "")]
+    readable = [run for run in runs if _rows_can_be_loaded(run, metrics)]
     if not readable:
         return None
     tasks: dict[tuple[str, str | None], list[ListedRun]] = {}

@@ -6,12 +6,15 @@ the poll thread is answered from what was last read, a moment ago; nothing here 
 
 from collections.abc import Callable, Mapping
 
-from consumer.archive.outbox import Errand, Outbox
+from consumer.archive.outbox import MIRROR_FACT, Errand, Outbox
 from consumer.settings import Settings
+from consumer.telemetry.logs import logger
 from schemas.results import RunStatus
 
 LOOK_EVERY_S = 0.25
 _ASKED_AT_ONCE = 500
+
+_log = logger(__name__)
 
 
 class Desk:
@@ -22,10 +25,12 @@ class Desk:
         outbox: Outbox,
         settings: Settings,
         *,
+        mirror: str,
         clock: Callable[[], float],
         now: Callable[[], float],
     ) -> None:
         self._outbox = outbox
+        self._mirror = mirror
         self._binds = settings.durable == "hub"
         self._every = self._binds or settings.hub.runs == "all"
         self._clock = clock
@@ -46,15 +51,11 @@ class Desk:
             )
 
     def is_durable(self, results: str) -> bool:
-        """Whether a published run is where it has to be before its receipt is written.
-
-        Raises:
-            OSError: the outbox cannot be read.
-        """
+        """Whether a published run is where it has to be before its receipt is written."""
         if not self._binds:
             return True
         errand = self._look(results)
-        if errand is None or errand.state not in {"archived", "dropped"}:
+        if errand is None or errand.state not in {"clearing", "archived", "dropped"}:
             return False
         self._asked.pop(results, None)
         return True
@@ -65,13 +66,13 @@ class Desk:
         return errand is not None and errand.state == "parked"
 
     def is_busy(self) -> bool:
-        """Whether anything is on its way to the Hub that time alone will bring there.
-
-        Raises:
-            OSError: the outbox cannot be read.
-        """
+        """Whether anything is on its way to the Hub that time alone will bring there."""
         self._refresh()
         return self._is_busy
+
+    def forget(self, results: str) -> None:
+        """Nobody asks after that run any more."""
+        self._asked.pop(results, None)
 
     def close(self) -> None:
         """Close the outbox."""
@@ -88,8 +89,11 @@ class Desk:
         self._looked_at = self._clock()
         names = list(self._asked)
         found: Mapping[str, Errand] = {}
-        for start in range(0, len(names), _ASKED_AT_ONCE):
-            found = {**found, **self._outbox.find(names[start : start + _ASKED_AT_ONCE])}
+        try:
+            for start in range(0, len(names), _ASKED_AT_ONCE):
+                found = {**found, **self._outbox.find(names[start : start + _ASKED_AT_ONCE])}
+            self._is_busy = self._outbox.fact(MIRROR_FACT) != self._mirror or self._outbox.has_work()
+        except OSError as error:
+            _log.error("outbox_failed", reason=str(error))
+            return  # what was last seen still stands
         self._asked = {name: found.get(name) for name in names}
-        depth = self._outbox.depth()
-        self._is_busy = self._outbox.needs_rebuild or any(depth.get(state) for state in ("queued", "pushing"))

@@ -25,7 +25,12 @@ class Throttled(HubFault):
 
 
 class Away(HubFault):
-    """No answer, or none that tells: what was asked for may have been done or not. Ask again later."""
+    """No answer, or none that tells: what was asked for may have been done or not. Ask again later.
+
+    `was_sent`: a commit was on its way; perhaps it was too large for the time it was given.
+    """
+
+    was_sent = False
 
 
 class Refused(HubFault):

@@ -1,10 +1,11 @@
 """The front matter of a dataset card: YAML that every reader takes for the same.
 
 All texts are quoted: ``20260101_000000`` is a number to YAML 1.1, and other readers take more for numbers.
-Nothing but ASCII stands in it: ``datasets`` ends lines at U+2028 too.
+Nothing but ASCII stands in it: ``datasets`` ends lines at U+2028 too. Its last line, a comment, has the hash
+of the others: what somebody edited is read back as nothing, and never parsed.
 """
 
-import math
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,18 +14,21 @@ import yaml
 
 def dump(front: Mapping[str, Any]) -> str:
     """The front matter with its two lines of ``---``."""
-    text = yaml.dump(_quoted(front), Dumper=_Dumper, sort_keys=False, width=math.inf, allow_unicode=False)
-    return f"---\n{text}---\n"
+    text = yaml.dump(_quoted(front), Dumper=_Dumper, sort_keys=False, width=1 << 30, allow_unicode=False)
+    return f"---\n{text}{_seal(text)}\n---\n"
 
 
 def load(card: bytes) -> Mapping[Any, Any]:
-    """What stands between the first two lines of ``---``; nothing where that is no YAML."""
+    """What `dump` wrote; nothing where somebody else wrote it, or edited it since."""
     try:
         text = card.decode()
         if not text.startswith("---\n"):
             return {}
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        front = yaml.load(text[4 : text.index("\n---\n") + 1], Loader=loader)  # noqa: S506 - a safe one
+        content, _, seal = text[4 : text.index("\n---\n")].rpartition("\n")
+        if seal != _seal(f"{content}\n"):
+            return {}
+        front = yaml.load(content, Loader=loader)  # noqa: S506 - a safe one
     except (ValueError, yaml.YAMLError, RecursionError):
         return {}
     return front if isinstance(front, dict) else {}
@@ -36,7 +40,11 @@ class _Quoted(str):
     __slots__ = ()
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML ships no types
+def _seal(text: str) -> str:
+    return f"# sha256 of the lines above, by evalsink: {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # PyYAML ships no types
     """Without references to what stood there before: two equal lists are written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:

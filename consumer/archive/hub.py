@@ -7,14 +7,16 @@ which the pusher's deadline ends; the token is read anew for each attempt, and i
 Facts about huggingface_hub 2.4 that shape this module: its client has no time-out by default, and some calls
 take away the one that it was given (hence the request hook); `create_commit` never tries its last step again,
 but sleeps for as long as a 429 in an earlier step says (hence the response hook); an all-unchanged commit is
-not sent; files that the repository's .gitignore names are left out without a word (hence `verify`).
+not sent; files that the repository's .gitignore names are left out without a word.
 """
 
 import contextlib
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi, get_token, set_client_factory
@@ -22,7 +24,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from msgspec import Struct
 
-from consumer.archive.answers import raise_throttled, translate
+from consumer.archive.answers import raise_for_loops, translate
 from consumer.archive.faults import Away, HubFault, Refused
 from consumer.archive.parcels import Source
 from consumer.settings import Hub as HubSettings
@@ -33,6 +35,8 @@ _SNAPSHOTS_MAX = 4
 
 _PATHS_PER_CALL = 200
 _BLOCK_BYTES = 1 << 20
+
+_ONE_WORD = re.compile(r"[!-~]+")
 
 
 class RemoteFile(Struct, frozen=True):
@@ -71,13 +75,21 @@ class Hub:
 
         Raises:
             Away: the token file cannot be read; it may be about to change.
+            Refused: what it holds cannot be a token.
         """
-        if not self._settings.token_file:
-            return get_token()
+        path = self._settings.token_file
+        if not path:
+            return _checked(get_token(), "the token in HF_TOKEN, or of `hf auth login`,")
         try:
-            return Path(self._settings.token_file).read_text("ascii").strip() or None
+            token = Path(path).read_text("utf-8").strip()
         except (OSError, ValueError) as error:
-            raise Away(f"hub.token_file {self._settings.token_file} cannot be read: {error}") from error
+            raise Away(f"hub.token_file {path} cannot be read: {type(error).__name__}") from None
+        return _checked(token, f"the token in hub.token_file {path}")
+
+    @property
+    def token_mark(self) -> str:
+        """Tells the token that was sent last from others, without being it; "" if none was."""
+        return mark_of(self._token) if self._token else ""
 
     def prepare(self, repo: str) -> None:
         """Make the repository and its branch ready to be written to.
@@ -92,14 +104,14 @@ class Hub:
             api = self._api()
             if not self._exists(api, repo):
                 api.create_repo(repo, repo_type="dataset", private=not wanted.public, exist_ok=True)
-            info = api.dataset_info(repo, expand=["private", "gated"])
+                if wanted.gated:
+                    api.update_repo_settings(repo, repo_type="dataset", gated=wanted.gated)
+            info = api.dataset_info(repo, expand=["private"])
             if not info.private and not wanted.public:
                 raise Refused(
                     f"{repo} is public, and --hub-public (hub.public) was not given: private is the default",
                     whole_repo=True,
                 )
-            if wanted.gated and info.gated != wanted.gated:
-                api.update_repo_settings(repo, repo_type="dataset", gated=wanted.gated)
             if wanted.branch != "main":
                 api.create_branch(repo, repo_type="dataset", branch=wanted.branch, exist_ok=True)
         self._ready.add(repo)
@@ -150,8 +162,10 @@ class Hub:
                 )
             yield local
 
-    def commit(self, repo: str, additions: Mapping[str, Source], *, parent: str | None, title: str) -> str:
-        """Put files into the repository in one commit, or none where they are all there already.
+    def commit(
+        self, repo: str, additions: Mapping[str, Source], *, parent: str | None, title: str
+    ) -> tuple[str | None, list[str]]:
+        """Put files into the repository in one commit; none where they are all there, or one is ignored.
 
         Args:
             repo: The repository.
@@ -160,46 +174,51 @@ class Hub:
             title: First line of the message.
 
         Returns:
-            The hash of the commit in which they are.
+            The hash of the commit in which they are; or None, and the paths that the repository's .gitignore
+            names: the client would leave them out without a word, and make a commit of nothing.
 
         Raises:
             HubFault: as the module says. After `Away` they may be there.
         """
+        # Made anew each time: the client changes them, and uses none twice.
+        operations = [CommitOperationAdd(path, source) for path, source in additions.items()]
+        where: dict[str, Any] = {"repo_type": "dataset", "revision": self._settings.branch}
         with self._faults(repo):
-            done = self._api().create_commit(
-                repo,
-                # Made anew each time: the client changes them, and uses none twice.
-                [CommitOperationAdd(path, source) for path, source in additions.items()],
-                commit_message=title,
-                repo_type="dataset",
-                revision=self._settings.branch,
-                parent_commit=parent,
-            )
-            return str(done.oid)
+            api = self._api()
+            api.preupload_lfs_files(repo, operations, free_memory=False, **where)
+            ignored = [one.path_in_repo for one in operations if one._should_ignore]  # noqa: SLF001 - nowhere else told
+            if ignored:
+                return None, ignored
+        try:
+            with self._faults(repo):
+                done = api.create_commit(
+                    repo, operations, commit_message=title, parent_commit=parent, **where
+                )
+        except Away as fault:
+            fault.was_sent = True
+            raise
+        return str(done.oid), []
 
-    def verify(
-        self, repo: str, additions: Mapping[str, Source], head: str, hashes: Mapping[str, str]
-    ) -> None:
-        """Make sure that files are in a commit as they are here.
+    def missing(
+        self, repo: str, files: Mapping[str, Source], head: str, hashes: Mapping[str, str]
+    ) -> list[str]:
+        """Which files are not in a commit as they are here.
 
         Raises:
-            Refused: one is not: the repository's .gitignore names it, or somebody removed it.
             HubFault: as the module says.
         """
         found: dict[str, RemoteFile] = {}
-        paths = list(additions)
+        paths = list(files)
         with self._faults(repo):
             for start in range(0, len(paths), _PATHS_PER_CALL):
                 asked = paths[start : start + _PATHS_PER_CALL]
                 infos = self._api().get_paths_info(repo, asked, repo_type="dataset", revision=head)
                 found |= {one.path: _remote(one) for one in infos if isinstance(one, RepoFile)}
-        for path, source in additions.items():
-            remote = found.get(path)
-            if remote is None or not is_same(source, remote, hashes.get(path, "")):
-                raise Refused(
-                    f"{path} is not in commit {head} of {repo} as it was sent: does its .gitignore name it?",
-                    whole_repo=False,
-                )
+        return [
+            path
+            for path, source in files.items()
+            if path not in found or not is_same(source, found[path], hashes.get(path, ""))
+        ]
 
     def propose(
         self,
@@ -280,7 +299,7 @@ class Hub:
             }
 
         return httpx2.Client(
-            event_hooks={"request": [bound, _refuse_offline], "response": [raise_throttled]},
+            event_hooks={"request": [bound, _refuse_offline], "response": [raise_for_loops]},
             follow_redirects=True,
             timeout=timeout,
         )
@@ -325,6 +344,18 @@ def _refuse_offline(request: httpx2.Request) -> None:
     from huggingface_hub.utils._http import hf_request_event_hook  # noqa: PLC0415 - private
 
     hf_request_event_hook(request)
+
+
+def mark_of(token: str) -> str:
+    """Tells tokens apart; nobody gets the token back from it."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+def _checked(token: str | None, what: str) -> str | None:
+    """Refused here, since the client's own error would show it."""
+    if token and not _ONE_WORD.fullmatch(token):
+        raise Refused(f"{what} is none: it must be one word of printable ASCII", whole_repo=True)
+    return token or None
 
 
 def _remote(file: RepoFile) -> RemoteFile:

@@ -5,19 +5,21 @@ One row an errand: a run to be archived, or a run's scores to be proposed to a m
     errands(results TEXT, kind TEXT, run_id TEXT, status TEXT, sha256 TEXT, state TEXT, queued_at REAL,
             attempts INTEGER, next_at REAL, reason TEXT, done_at REAL, PRIMARY KEY (results, kind))
 
-    (new) ─► queued ◄──────────────┬─────────┐
-               │  ▲ not now        │         │ enqueued again: looked at again, which costs no commit
-               ▼  │                │ in its time, or asked for
-             pushing ──► archived ─┼─────────┘
-                  └────► parked ───┘
+    (new) ─► queued ◄───────────────────────────┬──────────┐
+               │  ▲ not now                     │          │ entered again: looked at again,
+               ▼  │                             │ in time  │ which costs no commit
+             pushing ──► (clearing) ─► archived ┼──────────┘
+                  └────► parked ────────────────┘
                             └────► dropped   (by an operator, for good)
+
+`clearing`: on the Hub, and its files here are to be removed.
 
 Invariants: an errand is on the disk before whoever entered it goes on; a change of state is one transaction,
 so a SIGKILL leaves the old state or the new one; at most one process pushes (`PusherLock`), and what it finds
 as `pushing` when it starts is what an earlier one left. Times are seconds since the epoch.
 
-It is a cache of the output folder: a lost or damaged one is written again from there (`needs_rebuild`), and
-what is on the Hub already costs no second commit.
+It is a cache of the output folder: a lost or damaged one is written again from there (`MIRROR_FACT`), and
+what is on the Hub already costs no second commit. Only the worker that owns the state folder mends one.
 """
 
 import contextlib
@@ -28,7 +30,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 from msgspec import Struct
@@ -43,10 +45,13 @@ LOCK_FILE = "pusher.lock"
 OUTPUT_FACT = "output"
 """Name of the fact that says where the output folder is."""
 
-REBUILT_FACT = "rebuilt"
-"""Name of the fact that says that the output folder was looked through."""
+MIRROR_FACT = "mirror"
+"""Name of the fact that says of which output folder, and in which repositories, this is the outbox."""
 
-State = Literal["queued", "pushing", "archived", "parked", "dropped"]
+PLACE_FACT = "place"
+"""Name of the fact that says where the worker archives."""
+
+State = Literal["queued", "pushing", "clearing", "archived", "parked", "dropped"]
 Kind = Literal["archive", "proposal"]
 
 _BUSY_TIMEOUT_S = 30.0
@@ -81,7 +86,7 @@ class Errand(Struct, frozen=True):
         attempts: How often it was tried without success.
         next_at: When it is due; for ``parked`` the next try on the slow cadence.
         reason: Why it is not done yet, a sentence; "" if it was never tried.
-        done_at: When it was archived, else None.
+        done_at: When its present bytes were last seen on the Hub, else None.
     """
 
     results: str
@@ -120,35 +125,44 @@ class PusherLock:
             os.close(self._descriptor)
             raise StateError(f"a worker pushes from the outbox in {state} by itself") from error
 
-    def release(self) -> None:
-        """Give it up."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
 
 class Outbox:
     """All errands of one state folder. Threads may share it; processes open one each."""
 
-    def __init__(self, state: Path | None, *, timeout_s: float = _BUSY_TIMEOUT_S) -> None:
+    def __init__(self, state: Path | None, *, mend: bool = False, timeout_s: float = _BUSY_TIMEOUT_S) -> None:
         """Open the outbox in `state`, made if it is not there; None: one in memory.
 
         Args:
             state: State folder.
+            mend: Begin a damaged one anew. For who has locked the state folder, and before anybody else opens
+                it: whoever has it open would go on with what was moved away.
             timeout_s: Longest wait for another process that writes, seconds.
+
+        Raises:
+            StateError: it is damaged.
+            OSError: the disk.
         """
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._path = state / OUTBOX_FILE if state is not None else None
+        if mend and self._path is not None:
+            _mend(self._path)
         try:
-            self._db = self._open()
+            with _disk_errors():
+                self._db = self._open()
+                # What is read does not wait for what is written and synced. In memory one serves for both.
+                self._reader = self._db if self._path is None else self._open()
         except sqlite3.DatabaseError as error:
-            if self._path is None or _is_passing(error):
-                raise
-            # The output folder holds all that it held; what was damaged is kept for who wants to look.
-            _log.error("outbox_damaged", reason=str(error), path=str(self._path))
-            for suffix in ("-wal", "-shm"):
-                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-            self._path.replace(self._path.with_name(f"{OUTBOX_FILE}.damaged"))
-            self._db = self._open()
+            raise StateError(
+                f"{self._path} is damaged: {error}; stop its worker and start it again, which mends it"
+            ) from error
+        self._reading = self._lock if self._path is None else threading.Lock()
 
     def enqueue(
         self, results: str, kind: Kind, *, run_id: str, status: RunStatus, sha256: str, now: float
@@ -163,7 +177,9 @@ class Outbox:
                 "INSERT INTO errands VALUES (?, ?, ?, ?, ?, 'queued', ?, 0, ?, '', NULL) "
                 "ON CONFLICT DO UPDATE SET state = 'queued', status = excluded.status, "
                 "sha256 = excluded.sha256, next_at = excluded.next_at, attempts = 0, "
-                "queued_at = CASE state WHEN 'archived' THEN excluded.queued_at ELSE queued_at END "
+                "done_at = CASE sha256 WHEN excluded.sha256 THEN done_at END, "
+                "queued_at = CASE WHEN state IN ('archived', 'clearing') "
+                "THEN excluded.queued_at ELSE queued_at END "
                 "WHERE state NOT IN ('dropped', 'pushing')",
                 (results, kind, run_id, status, sha256, now, now),
             )
@@ -182,9 +198,13 @@ class Outbox:
             return db.total_changes - before
 
     def due(self, now: float, *, limit: int) -> list[Errand]:
-        """What may be tried now, the longest waiting first: queued, or parked and its time has come."""
+        """What may be tried now: queued, or parked and its time has come.
+
+        The longest due first: what was put off stands behind what was not tried yet.
+        """
         return self._select(
-            "WHERE state IN ('queued', 'parked') AND next_at <= ? ORDER BY queued_at, results LIMIT ?",
+            "WHERE state IN ('queued', 'parked') AND next_at <= ? "
+            "ORDER BY next_at, queued_at, results LIMIT ?",
             (now, limit),
         )
 
@@ -207,13 +227,31 @@ class Outbox:
         found = self._select(f"WHERE kind = 'archive' AND results IN ({marks})", tuple(results))
         return {errand.results: errand for errand in found}
 
+    def in_state(self, state: State) -> list[Errand]:
+        """Every errand that is in it."""
+        return self._select("WHERE state = ? ORDER BY queued_at, results", (state,))
+
+    def has_work(self) -> bool:
+        """Whether anything is on its way that time alone will bring to the Hub."""
+        busy = "SELECT 1 FROM errands WHERE state IN ('queued', 'pushing', 'clearing') LIMIT 1"
+        return bool(self._read(busy))
+
     def begin(self, errands: Iterable[Errand]) -> None:
         """They are being pushed now."""
         self._move(errands, "state = 'pushing'")
 
-    def archive(self, errands: Iterable[Errand], *, now: float) -> None:
-        """They are done."""
-        self._move(errands, "state = 'archived', reason = '', attempts = 0, done_at = ?", now)
+    def archive(self, errands: Iterable[Errand], *, now: float, clear: bool = False) -> None:
+        """They are on the Hub; `clear`: their files here are still to be removed."""
+        state = "clearing" if clear else "archived"
+        self._move(errands, "state = ?, reason = '', attempts = 0, done_at = ?", state, now)
+
+    def finish_clearing(self, errand: Errand) -> None:
+        """Its files here are gone; unless it was entered again meanwhile, it is done."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE errands SET state = 'archived' WHERE results = ? AND kind = ? AND state = 'clearing'",
+                (errand.results, errand.kind),
+            )
 
     def put_off(self, errands: Iterable[Errand], reason: str, *, next_at: float, counts: bool = True) -> None:
         """They are tried again at `next_at`; `counts`: it was a failed attempt."""
@@ -229,12 +267,26 @@ class Outbox:
             errands, "state = 'parked', reason = ?, next_at = ?, attempts = attempts + 1", reason, next_at
         )
 
-    def recover(self) -> int:
-        """Queue again what a pusher that ended was at. For who holds the `PusherLock`. Returns how many."""
+    def recover(self, *, now: float) -> int:
+        """Queue again what a pusher that ended was at; ever later what was in its hands each time it did.
+
+        For who holds the `PusherLock`. Returns how many.
+        """
         with self._write() as db:
             return db.execute(
-                "UPDATE errands SET state = 'queued', attempts = attempts + 1, "
-                "reason = 'the process that pushed it ended' WHERE state = 'pushing'"
+                "UPDATE errands SET state = 'queued', attempts = attempts + 1, next_at = "
+                "CASE WHEN attempts < 2 THEN next_at ELSE ? + min(3600, 60 << min(attempts, 6)) END, "
+                "reason = 'the process that pushed it ended' WHERE state = 'pushing'",
+                (now,),
+            ).rowcount
+
+    def requeue_archived(self, *, now: float) -> int:
+        """Look at everything again: it is to be somewhere else. Returns how many."""
+        with self._write() as db:
+            return db.execute(
+                "UPDATE errands SET state = 'queued', next_at = ?, queued_at = ?, done_at = NULL "
+                "WHERE state = 'archived'",
+                (now, now),
             ).rowcount
 
     def retry_parked(self, *, now: float) -> int:
@@ -250,7 +302,7 @@ class Outbox:
         with self._write() as db:
             return db.execute(
                 "UPDATE errands SET state = 'dropped', reason = 'dropped by an operator' "
-                "WHERE run_id = ? AND state IN ('queued', 'parked')",
+                "WHERE run_id = ? AND state IN ('queued', 'pushing', 'parked')",
                 (run_id,),
             ).rowcount
 
@@ -298,11 +350,6 @@ class Outbox:
         with self._write() as db:
             db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?)", (oid, content))
 
-    @property
-    def needs_rebuild(self) -> bool:
-        """The output folder has not been looked through since this outbox was made."""
-        return self.fact(REBUILT_FACT) is None
-
     def fact(self, name: str) -> str | None:
         """Something remembered about the whole."""
         rows = self._read("SELECT value FROM facts WHERE name = ?", (name,))
@@ -313,10 +360,17 @@ class Outbox:
         with self._write() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def forget(self, name: str) -> None:
+        """Forget it."""
+        with self._write() as db:
+            db.execute("DELETE FROM facts WHERE name = ?", (name,))
+
     def close(self) -> None:
         """Close it; nothing is lost by not doing so."""
         with self._lock:
             self._db.close()
+        with self._reading:
+            self._reader.close()
 
     def _move(self, errands: Iterable[Errand], change: str, *values: object) -> None:
         with self._write() as db:
@@ -333,8 +387,8 @@ class Outbox:
         ]
 
     def _read(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        with self._lock, _disk_errors():
-            return self._db.execute(statement, values).fetchall()
+        with self._reading, _disk_errors():
+            return self._reader.execute(statement, values).fetchall()
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -355,6 +409,24 @@ class Outbox:
         return database
 
 
+def _mend(path: Path) -> None:
+    """Put a damaged outbox aside: the output folder holds all that it held."""
+    if not path.exists():
+        return
+    database = sqlite3.connect(path)
+    try:
+        with _disk_errors():
+            _check(database)
+    except sqlite3.DatabaseError as error:
+        database.close()
+        _log.error("outbox_damaged", reason=str(error), path=str(path))
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        path.replace(path.with_name(f"{OUTBOX_FILE}.damaged"))
+    else:
+        database.close()
+
+
 def _check(database: sqlite3.Connection) -> None:
     """Raise where it is damaged, or of another shape than ours."""
     [(verdict,)] = database.execute("PRAGMA quick_check(1)").fetchall()
@@ -368,16 +440,13 @@ def has_outbox(state: Path) -> bool:
     return (state / OUTBOX_FILE).exists()
 
 
-def _is_passing(error: sqlite3.DatabaseError) -> bool:
-    """A full disk or another process that writes: no damage."""
-    return isinstance(error, sqlite3.OperationalError) and "no such column" not in str(error)
-
-
 @contextlib.contextmanager
 def _disk_errors() -> Iterator[None]:
     """SQLite says in words of its own what is the disk's."""
     try:
         yield
     except sqlite3.OperationalError as error:
+        if "no such" in str(error):
+            raise  # it is of another shape than ours, which is no matter of the disk
         number = errno.ENOSPC if "full" in str(error) else errno.EIO
         raise OSError(number, str(error), OUTBOX_FILE) from error

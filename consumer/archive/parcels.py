@@ -6,9 +6,11 @@ Refuses a run whose results JSON is gone, or is another one than was entered int
 """
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -72,22 +74,29 @@ class _Published(Struct, frozen=True):
     evalsink: Evalsink
 
 
-def pack(output: Path, results: str, *, sha256: str) -> Parcel:
+def pack(
+    output: Path,
+    results: str,
+    *,
+    sha256: str,
+    render: Callable[[Mapping[str, Any], str, str], bytes] | None = None,
+) -> Parcel:
     """The parcel of a run that evalsink published.
 
     Args:
         output: Output folder.
         results: Path of the results JSON below it.
         sha256: Its hash when it was entered into the outbox, hex.
+        render: Makes the metrics file of a run that was published before there were any.
 
     Raises:
-        ParcelError: it or a file that it counts is not there, or has changed.
+        ParcelError: it or a file that it counts is not there, has changed, or lies elsewhere.
     """
     path = output / results
     try:
         content = path.read_bytes()
         own = msgspec.json.decode(content, type=_Published).evalsink
-    except (OSError, ValueError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, msgspec.DecodeError, RecursionError) as error:
         raise ParcelError(f"{path} cannot be read: {error}") from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ParcelError(f"{path} has other bytes than when it was closed")
@@ -96,28 +105,46 @@ def pack(output: Path, results: str, *, sha256: str) -> Parcel:
     if files is None:
         raise ParcelError(f"{path} is not named like a results JSON")
     table, metrics = relative_paths(folder, [files.table, files.metrics])
-    entries = {
-        file: entry
-        for entry in own.tasks.values()
-        if entry.file is not None
-        for file in relative_paths(folder, [entry.file])
-    }
+    entries = {}
+    for task, entry in own.tasks.items():
+        if entry.file is not None:
+            # A results JSON is a file like any other: it must not name what lies elsewhere.
+            if entry.file != files.samples(task):
+                raise ParcelError(f"{path} names {entry.file!r} as samples file of task {task!r}")
+            [place] = relative_paths(folder, [entry.file])
+            entries[place] = entry
+    sources: dict[str, Source] = {name: output / name for name in (table, metrics, results)}
+    if render is not None and not (output / metrics).exists():
+        sources[metrics] = render(json.loads(content), results, sha256)
     parcel = Parcel(
         results=results,
         run_id=own.run_id,
-        files={name: output / name for name in (table, metrics, results)},
+        files=sources,
         samples={name: output / name for name in entries},
         metrics=metrics,
         hashes={results: sha256, **{name: entry.sha256 or "" for name, entry in entries.items()}},
         folder=folder,
     )
-    for file in (*parcel.samples, *parcel.files):
-        if not (output / file).is_file():
-            raise ParcelError(f"{output / file} is gone")
+    check_files(parcel, output)
     for name, entry in entries.items():
         if (output / name).stat().st_size != entry.bytes:
             raise ParcelError(f"{output / name} has another size than its results JSON says")
     return parcel
+
+
+def check_files(parcel: Parcel, root: Path) -> None:
+    """Every file of a parcel is one, and lies below `root`.
+
+    Raises:
+        ParcelError: one is gone, or a link leads elsewhere.
+    """
+    inside = root.resolve()
+    for source in (*parcel.samples.values(), *parcel.files.values()):
+        if isinstance(source, Path):
+            if not source.is_file():
+                raise ParcelError(f"{source} is gone")
+            if not source.resolve().is_relative_to(inside):
+                raise ParcelError(f"{source} is a link to what lies elsewhere")
 
 
 def find_published(output: Path) -> Iterator[tuple[str, str, RunStatus, str]]:
@@ -129,9 +156,20 @@ def find_published(output: Path) -> Iterator[tuple[str, str, RunStatus, str]]:
         try:
             content = path.read_bytes()
             own = msgspec.json.decode(content, type=_Published).evalsink
+            relative.as_posix().encode()  # names that are no text are none of ours
         except (OSError, ValueError, msgspec.DecodeError, RecursionError):
             continue  # somebody else's
-        yield str(relative), own.run_id, own.status, hashlib.sha256(content).hexdigest()
+        yield relative.as_posix(), own.run_id, own.status, hashlib.sha256(content).hexdigest()
+
+
+def place_of(hub: Hub) -> str:
+    """Says where runs are archived: two places that differ in this are two."""
+    return " ".join((hub.repo, hub.samples_repo or hub.repo, hub.branch, hub.endpoint))
+
+
+def mirror_of(output: Path, hub: Hub) -> str:
+    """Says what is archived where."""
+    return f"{hub.runs} of {output} in {place_of(hub)}"
 
 
 def repositories(folder: str, hub: Hub) -> tuple[str, str]:
@@ -151,6 +189,7 @@ def _named(template: str, folder: str) -> str:
     space, _, name = template.partition("/")
     room = _REPO_NAME_MAX - len(name.replace("{model}", ""))
     safe = re.sub(r"[-.]{2,}", "-", re.sub(r"[^A-Za-z0-9._-]", "-", folder)).strip("-.")
-    if safe != folder or len(safe) > room or safe.endswith(".git"):
+    if safe != folder or len(safe) > room or safe.endswith(".git") or not safe:
         safe = f"{safe[: room - 9].rstrip('-.')}-{hash8(folder)}".strip("-.")
-    return f"{space}/{name.replace('{model}', safe)}"
+    filled = re.sub(r"[-.]{2,}", "-", name.replace("{model}", safe))
+    return f"{space}/{filled}"

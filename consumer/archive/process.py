@@ -69,7 +69,10 @@ class PusherProcess:
     def _run(self) -> int | None:
         """One life of the process. Returns its exit code; None: it could not be started."""
         try:
-            process = subprocess.Popen([sys.executable, "-m", "consumer.pushing"], stdin=subprocess.PIPE)
+            # -P: whatever lies in the working folder, this is our own module.
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "consumer.pushing"], stdin=subprocess.PIPE
+            )
         except OSError as error:
             _log.error("pusher_not_started", reason=str(error))
             return None

@@ -5,12 +5,11 @@ Format: ``.eval_results/{benchmark}.yaml`` in the model's repository, a list of 
 
 Invariants: a pull request, never a push; one for a run and model, however often it is asked for; entries of
 others in the same file stay; nothing for a run that is not complete, a model that is no repository name, a
-figure that is no finite number.
+figure that is no finite number, or of some of a task's documents only.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -27,15 +26,17 @@ from consumer.archive.outbox import Errand
 from consumer.archive.parcels import ParcelError, repositories
 from consumer.settings import EvalResult
 from consumer.settings import Hub as HubSettings
+from schemas.names import files_of_results
 
 _DATE = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)")
 
 
-class _Results(msgspec.Struct, frozen=True):
+class _Results(msgspec.Struct, frozen=True, rename={"samples": "n-samples"}):
     """The part of a results JSON that is looked at."""
 
     results: dict[str, Any]
     model_name: str = ""
+    samples: dict[str, Any] = {}
 
 
 def propose(hub: Hub, output: Path, errand: Errand, settings: HubSettings) -> list[str]:
@@ -60,26 +61,29 @@ def propose(hub: Hub, output: Path, errand: Errand, settings: HubSettings) -> li
     by_benchmark: dict[str, list[EvalResultEntry]] = {}
     for wanted in settings.eval_results:
         if any(fnmatchcase(model, pattern) for pattern in wanted.models):
-            value = _figure(content.results, wanted)
+            value = _figure(content, wanted)
             if value is not None:
                 by_benchmark.setdefault(wanted.dataset, []).append(_entry(value, wanted, errand, settings))
     if not by_benchmark:
         return []
-    changes: Mapping[str, Callable[[bytes | None], bytes]] = {
+    changes = {
         f".eval_results/{dataset.rpartition('/')[2]}.yaml": partial(_merged, entries)
         for dataset, entries in sorted(by_benchmark.items())
     }
     address = hub.propose(
         model,
         changes,
-        title=f"Evaluation results of run {PurePosixPath(errand.results).stem}",
+        title=f"Evaluation results of run {_stem(errand)}",
         description=f"Figures of [this run]({_source(errand, settings)}), proposed by evalsink.",
     )
     return [address] if address is not None else []
 
 
-def _figure(results: Mapping[str, Any], wanted: EvalResult) -> float | None:
-    of_task = results.get(wanted.task)
+def _figure(content: _Results, wanted: EvalResult) -> float | None:
+    """The figure, if the task was evaluated as a whole."""
+    of_task, number = content.results.get(wanted.task), content.samples.get(wanted.task)
+    if isinstance(number, dict) and number.get("effective") != number.get("original"):
+        return None
     value = of_task.get(f"{wanted.metric},{wanted.filter}") if isinstance(of_task, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -97,6 +101,12 @@ def _entry(value: float, wanted: EvalResult, errand: Errand, settings: HubSettin
         source_url=_source(errand, settings),
         source_name="evalsink",
     )
+
+
+def _stem(errand: Errand) -> str:
+    name = PurePosixPath(errand.results).name
+    files = files_of_results(name)
+    return files.stem if files is not None else name
 
 
 def _source(errand: Errand, settings: HubSettings) -> str:

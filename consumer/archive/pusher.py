@@ -5,22 +5,24 @@ batch is full or has waited -> `pushing` -> the repositories one after the other
 `archived`, put off, or `parked`.
 
     answer      what happens
-    stale       the batch again at once, on the new head, a few times; then later
-    busy        the repository later, soon; no attempt is counted
-    throttled   the repository not before the time that was said; no attempt is counted
-    away        the repository later, doubling; batches of half the size until one succeeds
-    refused     a whole repository, or one run: parked, and tried again on a slow cadence, or as soon as the
-                token changes; one of many runs: the batch in halves, until the culprit is alone
+    stale       the batch again at once, on the new head; then in a moment
+    busy        the repository rests for a moment; no attempt is counted
+    throttled   the repository rests for as long as was said; no attempt is counted
+    away        the repository rests, longer each time; after commits that were not answered, batches of half
+                the size until one succeeds; a run that fails alone stands behind the others, ever longer
+    refused     a whole repository: parked. One run: parked. Several runs: batches of half the size, until the
+                culprit is alone
+    (parked)    tried again on a slow cadence, or as soon as the token changes
 
 Invariants: runs on no poll thread; an errand leaves `pushing` within the turn that brought it there, whatever
-is raised; times come from `now`, waiting is the caller's. Retries are a schedule for each repository here,
-and outlive the process, hence no library.
+is raised; whatever the Hub answers, commits keep to the pace, and nothing is asked while a repository rests;
+times come from `now`, waiting is the caller's. Retries are a schedule for each repository here, and outlive
+the process, hence no library.
 """
 
 import contextlib
-import hashlib
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -28,19 +30,20 @@ from msgspec import Struct
 
 from consumer.archive.answers import clean
 from consumer.archive.faults import Away, Busy, HubFault, Refused, Stale, Throttled
-from consumer.archive.hub import Hub
-from consumer.archive.outbox import REBUILT_FACT, Errand, Outbox
+from consumer.archive.hub import Hub, mark_of
+from consumer.archive.outbox import MIRROR_FACT, Errand, Outbox
 from consumer.archive.pace import next_commit_at
-from consumer.archive.parcels import Parcel, ParcelError, find_published, pack, repositories
+from consumer.archive.parcels import Parcel, ParcelError, find_published, mirror_of, pack, repositories
 from consumer.archive.proposals import propose
 from consumer.archive.shelf import Shelf
 from consumer.settings import Hub as HubSettings
 from consumer.telemetry.logs import logger
 
-STALE_TRIES = 8
-BUSY_WAIT_S = 3.0
+STALE_TRIES = 2
+BUSY_WAIT_S = 2.0
 AWAY_WAIT_S = 5.0
 AWAY_WAIT_MAX_S = 300.0
+ALONE_WAIT_MAX_S = 3600.0
 HARD_WAIT_MAX_S = 6 * 3600.0
 """A Hub that asks for more than this is asked again all the same."""
 
@@ -50,6 +53,9 @@ _DUE_MAX = 5000
 # files travel on their own.
 _SMALL_FILE_BYTES = 10 * 1024 * 1024
 _SMALL_BYTES_MAX = 64 * 1024 * 1024
+_BYTES_MAX = 2 * 1024 * 1024 * 1024
+"""Of a batch of more than one run: what one attempt risks to send in vain."""
+
 _BYTES_PER_SECOND_MIN = 1024 * 1024
 
 _REFUSED_TOKEN = "refused token"  # noqa: S105 - the name of a fact
@@ -126,6 +132,7 @@ class Pusher:
             OSError: the outbox cannot be read or written.
         """
         self._entered = False
+        self._clear()
         self._notice_new_token()
         wake: list[float] = []
         for repos, errands in self._due().items():
@@ -136,13 +143,17 @@ class Pusher:
         return max(0.0, min(wake) - self._now()) if wake else None
 
     def rebuild(self) -> None:
-        """Enter whatever the output folder holds into an outbox that was made anew."""
-        if not self._outbox.needs_rebuild:
+        """Enter what the output folder holds, if this outbox is new, or is for another place than before."""
+        mirror = mirror_of(self._output, self._settings)
+        before = self._outbox.fact(MIRROR_FACT)
+        if before == mirror or not self._output.is_dir():
             return
+        if before:
+            self._outbox.requeue_archived(now=self._now())
         wanted = {"complete"} if self._settings.runs == "complete" else {"complete", "incomplete", "failed"}
         found = [run for run in find_published(self._output) if run[2] in wanted]
         entered = self._outbox.enter_missing(found, now=self._now())
-        self._outbox.remember(REBUILT_FACT, "1")
+        self._outbox.remember(MIRROR_FACT, mirror)
         _log.info("outbox_rebuilt", runs=entered, output=str(self._output))
 
     # -- one repository ------------------------------------------------------------------------------------
@@ -187,20 +198,28 @@ class Pusher:
         What is no run any more is parked, and taken out of `errands`.
         """
         parcels: Parcels = {}
-        files = small = 0
+        files = small = size = 0
         for errand in list(errands):
             try:
                 parcel = self._pack(errand)
-            except ParcelError as error:
-                self._park([errand], str(error))
+            except (ParcelError, OSError) as error:
+                self._set_aside(errand, error)
                 errands.remove(errand)
                 continue
             files += len(parcel.files) + len(parcel.samples)
             small += parcel.bytes_of(largest=_SMALL_FILE_BYTES)
-            if parcels and (files > place.files_max or small > _SMALL_BYTES_MAX):
+            size += parcel.bytes_of()
+            if parcels and (files > place.files_max or small > _SMALL_BYTES_MAX or size > _BYTES_MAX):
                 return parcels, True
             parcels[errand] = parcel
-        return parcels, files >= place.files_max or small >= _SMALL_BYTES_MAX
+        return parcels, files >= place.files_max or small >= _SMALL_BYTES_MAX or size >= _BYTES_MAX
+
+    def _set_aside(self, errand: Errand, error: Exception) -> None:
+        """A run that cannot be packed: seen on the Hub before its files went, or for somebody to look at."""
+        if errand.done_at is not None and not self._settings.keep_files:
+            self._outbox.archive([errand], now=self._now())
+        else:
+            self._park([errand], str(error))
 
     def _attempt(self, repos: tuple[str, ...], place: _Repository, parcels: Parcels) -> None:
         """Push one batch, and write down what came of it."""
@@ -213,14 +232,14 @@ class Pusher:
                     left = [one for one in parcels.values() if one.results not in refused]
                     refused |= self._place(repo, left)
         except Refused as fault:
-            self._answer_refused(repos, place, parcels, fault)
+            self._answer_refused(place, parcels, fault)
         except HubFault as fault:
-            self._answer(repos, place, errands, fault)
+            self._answer(" ".join(repos), place, parcels, fault)
         except Exception as error:  # noqa: BLE001 - whatever it is, the errands must leave `pushing`
-            # A file that cannot be read, a fault of ours: the others of the batch must not wait for it.
-            self._answer(repos, place, errands, Away(clean(f"{type(error).__name__}: {error}", None)))
-            if not isinstance(error, OSError):
-                _log.error("push_crashed", reason=clean(f"{type(error).__name__}: {error}", None))
+            # A file that cannot be read, or a fault of ours: the culprit is looked for.
+            reason = clean(f"{type(error).__name__}: {error}", None)
+            _log.error("push_crashed", repo=" ".join(repos), runs=len(errands), reason=reason)
+            self._answer_refused(place, parcels, Refused(reason, whole_repo=False))
         else:
             place.failures = 0
             place.files_max = min(place.files_max * 2, self._settings.files_per_commit_max)
@@ -230,7 +249,7 @@ class Pusher:
                     self._park([errand], refused[errand.results])
 
     def _place(self, repo: str, parcels: Sequence[Parcel]) -> dict[str, str]:
-        """Put parcels into one repository, again at once while others are quicker."""
+        """Put parcels into one repository; once more at once if somebody was quicker."""
         for remaining in range(STALE_TRIES - 1, -1, -1):
             try:
                 placed = self._shelf.place(repo, parcels, overwrite=self._overwrite)
@@ -247,64 +266,81 @@ class Pusher:
 
     def _finish(self, errands: list[Errand], repos: tuple[str, ...]) -> None:
         """They are on the Hub."""
-        for errand in errands:
-            if self._settings.eval_results:
-                self._entered = True
-                self._outbox.enqueue(
-                    errand.results,
-                    "proposal",
-                    run_id=errand.run_id,
-                    status=errand.status,
-                    sha256=errand.sha256,
-                    now=self._now(),
-                )
-        self._outbox.archive(errands, now=self._now())
+        proposing = bool(self._settings.eval_results)
+        for errand in errands if proposing else ():
+            self._entered = True
+            self._outbox.enqueue(
+                *(errand.results, "proposal"),
+                run_id=errand.run_id,
+                status=errand.status,
+                sha256=errand.sha256,
+                now=self._now(),
+            )
+        clear = not self._settings.keep_files and not proposing
+        self._outbox.archive(errands, now=self._now(), clear=clear)
         self._outbox.count("archived", len(errands))
         for errand in errands:
             _log.info("run_archived", run_id=errand.run_id, results=errand.results, repo=repos[-1])
-            if not self._settings.keep_files and not self._settings.eval_results:
-                self._remove(errand)
+        if clear:
+            self._clear()
 
-    def _answer(
-        self, repos: tuple[str, ...], place: _Repository, errands: list[Errand], fault: HubFault
-    ) -> None:
+    def _answer(self, repo: str, place: _Repository, errands: Collection[Errand], fault: HubFault) -> None:
         """The batch stays in the outbox, and its repository rests."""
         reason = str(fault)
+        counts = isinstance(fault, Away)
         match fault:
             case Throttled():
-                after = min(fault.after_s, HARD_WAIT_MAX_S) + self._jitter()
+                rest_s = min(fault.after_s, HARD_WAIT_MAX_S) + self._jitter()
             case Busy() | Stale():
                 place.failures += 1
-                after = min(BUSY_WAIT_S * 2 ** min(place.failures - 1, 4), 60.0) * (0.5 + self._jitter())
+                rest_s = min(BUSY_WAIT_S * 2 ** min(place.failures - 1, 5), 60.0) * (0.5 + self._jitter())
             case _:
                 place.failures += 1
-                place.files_max = max(1, place.files_max // 2)
-                after = min(AWAY_WAIT_S * 2 ** min(place.failures - 1, 10), AWAY_WAIT_MAX_S)
-                after *= 0.5 + self._jitter() / 2
-        place.not_before = self._now() + after
-        counts = isinstance(fault, Away)
-        self._outbox.put_off(errands, reason, next_at=place.not_before, counts=counts)
+                if isinstance(fault, Away) and fault.was_sent and place.failures > 1:
+                    self._halve(place, errands)
+                rest_s = min(AWAY_WAIT_S * 2 ** min(place.failures - 1, 10), AWAY_WAIT_MAX_S)
+                rest_s *= 0.5 + self._jitter() / 2
+        place.not_before = self._now() + rest_s
+        next_at = place.not_before
+        if counts and len(errands) == 1:
+            # It may be this one alone: the others come first.
+            [alone] = errands
+            next_at = max(next_at, self._now() + min(AWAY_WAIT_S * 2**alone.attempts, ALONE_WAIT_MAX_S))
+        self._outbox.put_off(errands, reason, next_at=next_at, counts=counts)
         self._outbox.count("retried")
         _log.warning(
             "push_put_off",
-            repo=" ".join(repos),
+            repo=repo,
             runs=len(errands),
             answer=type(fault).__name__.lower(),
             reason=reason,
-            again_in_s=round(after, 1),
+            again_in_s=round(rest_s, 1),
         )
 
-    def _answer_refused(
-        self, repos: tuple[str, ...], place: _Repository, parcels: Parcels, fault: Refused
-    ) -> None:
-        errands = list(parcels)
+    def _answer_refused(self, place: _Repository, parcels: Parcels, fault: Refused) -> None:
         if fault.whole_repo:
-            self._outbox.remember(_REFUSED_TOKEN, self._fingerprint())
-        if fault.whole_repo or len(errands) == 1:
-            self._park(errands, str(fault))
+            self._outbox.remember(_REFUSED_TOKEN, self._hub.token_mark)
+        if fault.whole_repo or len(parcels) == 1:
+            self._park(list(parcels), str(fault))
             return
-        for half in (errands[: len(errands) // 2], errands[len(errands) // 2 :]):
-            self._attempt(repos, place, {errand: parcels[errand] for errand in half})
+        self._halve(place, parcels)
+        self._outbox.put_off(parcels, str(fault), next_at=self._now(), counts=False)
+        self._entered = True
+
+    def _halve(self, place: _Repository, errands: Collection[Errand]) -> None:
+        """Smaller batches from now on; `_attempt` lets them grow again."""
+        files = (
+            len(parcel.files) + len(parcel.samples)
+            for errand in errands
+            if (parcel := self._packed(errand)) is not None
+        )
+        place.files_max = max(1, min(place.files_max, sum(files)) // 2)
+
+    def _packed(self, errand: Errand) -> Parcel | None:
+        try:
+            return self._pack(errand)
+        except (ParcelError, OSError):
+            return None
 
     def _park(self, errands: list[Errand], reason: str) -> None:
         self._outbox.park(errands, reason, next_at=self._now() + self._settings.parked_retry_s)
@@ -323,16 +359,19 @@ class Pusher:
         if still := sum(errand.state == "parked" for errand in errands):
             _log.error("runs_still_parked", runs=still, reason=reason, again_in_s=again_in_s)
 
-    def _remove(self, errand: Errand) -> None:
-        """Remove a run's files here, the results JSON first: no results without their rows."""
-        try:
-            parcel = self._pack(errand)
-            for path in reversed([*parcel.samples, *parcel.files]):
-                (self._output / path).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # others of the model lie there
-                (self._output / errand.results).parent.rmdir()
-        except (ParcelError, OSError) as error:
-            _log.warning("files_kept", run_id=errand.run_id, reason=str(error))
+    def _clear(self) -> None:
+        """Remove the files here of what is on the Hub, if that was asked for; also what an earlier one left.
+
+        The results JSON goes first: no results without their rows.
+        """
+        for errand in self._outbox.in_state("clearing"):
+            if (parcel := self._packed(errand)) is not None:
+                with contextlib.suppress(OSError):  # somebody else removes too
+                    for path in reversed([*parcel.samples, *parcel.files]):
+                        (self._output / path).unlink(missing_ok=True)
+                    # Others of the model may lie there.
+                    (self._output / errand.results).parent.rmdir()
+            self._outbox.finish_clearing(errand)
 
     def _propose(self, errands: Iterable[Errand]) -> list[float]:
         """Propose the scores of archived runs to their models' repositories."""
@@ -347,16 +386,14 @@ class Pusher:
             except (Refused, ParcelError) as fault:
                 self._park([errand], str(fault))
             except HubFault as fault:
-                self._answer(("proposals",), place, [errand], fault)
+                self._answer("proposals", place, [errand], fault)
             except Exception as error:  # noqa: BLE001 - likewise
                 self._park([errand], clean(f"{type(error).__name__}: {error}", None))
             else:
                 place.failures = 0
-                self._outbox.archive([errand], now=self._now())
+                self._outbox.archive([errand], now=self._now(), clear=not self._settings.keep_files)
                 for address in addresses:
                     _log.info("scores_proposed", run_id=errand.run_id, pull_request=address)
-                if not self._settings.keep_files:
-                    self._remove(errand)
         return []
 
     # -- pace ----------------------------------------------------------------------------------------------
@@ -378,15 +415,12 @@ class Pusher:
     def _notice_new_token(self) -> None:
         """What was refused to one token may be granted to the next."""
         refused = self._outbox.fact(_REFUSED_TOKEN)
-        if not refused or self._fingerprint() in {refused, ""}:
+        if refused is None:
             return
-        self._outbox.remember(_REFUSED_TOKEN, "")
-        _log.info("token_changed", retried=self._outbox.retry_parked(now=self._now()))
-
-    def _fingerprint(self) -> str:
-        """Tells tokens apart; "" while the token cannot be read."""
         try:
-            token = self._hub.read_token() or "none"
+            token = self._hub.read_token()
         except HubFault:
-            return ""
-        return hashlib.sha256(token.encode()).hexdigest()[:16]
+            return  # it cannot be read now
+        if (mark_of(token) if token else "") != refused:
+            self._outbox.forget(_REFUSED_TOKEN)
+            _log.info("token_changed", retried=self._outbox.retry_parked(now=self._now()))

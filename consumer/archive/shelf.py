@@ -16,17 +16,21 @@ from msgspec import Struct
 
 from consumer.archive import card, columns, listing
 from consumer.archive.columns import Columns
-from consumer.archive.faults import Away
+from consumer.archive.faults import Away, Refused
 from consumer.archive.hub import Hub, Snapshot, is_same
 from consumer.archive.outbox import Outbox
 from consumer.archive.parcels import Parcel, Source
 from consumer.settings import Hub as HubSettings
-from schemas.metrics import MetricRow
+from schemas.metrics import MetricRow, encode_rows
 
 CARD = "README.md"
 
 # Ours are some kilobytes; what is larger is not read for the card, only listed.
 _METRICS_BYTES_MAX = 16 * 1024 * 1024
+_CARD_BYTES_MAX = 32 * 1024 * 1024
+
+_SAMPLES_BYTES_MAX = 1024 * 1024 * 1024
+"""Larger files are not fetched to learn their columns; they stay without a configuration."""
 
 _decode_rows = msgspec.json.Decoder(MetricRow).decode_lines
 
@@ -71,10 +75,45 @@ class Shelf:
         """
         self._hub.prepare(repo)
         snapshot = self._hub.snapshot(repo)
-        additions: dict[str, Source] = {}
-        here: dict[str, Source] = {}
-        hashes: dict[str, str] = {}
         refused: dict[str, str] = {}
+        while True:
+            chosen = [parcel for parcel in parcels if parcel.results not in refused]
+            here, additions = self._missing(repo, chosen, snapshot, refused, overwrite=overwrite)
+            hashes = {path: digest for parcel in chosen for path, digest in parcel.hashes.items()}
+            if not here:
+                return Placed(None, refused)
+            content = self._render(repo, snapshot, here)
+            known = snapshot.files.get(CARD)
+            if known is None or not is_same(content, known):
+                additions[CARD] = content
+            if not additions:
+                return Placed(None, refused)
+            head, ignored = self._commit(repo, additions, snapshot, runs=len(chosen))
+            if head is not None:
+                break
+            # Without these it is tried again: half a run is none.
+            reason = f"the .gitignore of {repo} names {{}}: take it out there"
+            refused |= _with_any(chosen, repo, self._settings, ignored, reason)
+            if CARD in ignored:
+                raise Refused(reason.format(CARD), whole_repo=True)
+        if lost := self._hub.missing(repo, additions, head, hashes):
+            reason = f"{{}} is not in commit {head} of {repo} as it was sent: somebody removed or replaced it"
+            refused |= _with_any(chosen, repo, self._settings, lost, reason)
+        self._scanned.clear()
+        return Placed(head, refused)
+
+    def _missing(
+        self,
+        repo: str,
+        parcels: Sequence[Parcel],
+        snapshot: Snapshot,
+        refused: dict[str, str],
+        *,
+        overwrite: bool,
+    ) -> tuple[dict[str, Source], dict[str, Source]]:
+        """All files of the parcels, and those of them to be sent. Whose names are taken is `refused`."""
+        here: dict[str, Source] = {}
+        additions: dict[str, Source] = {}
         for parcel in parcels:
             files = parcel.into(repo, self._settings)
             missing, differs = _compare(files, snapshot, parcel.hashes)
@@ -85,28 +124,22 @@ class Shelf:
                 )
                 continue
             here |= files
-            hashes |= parcel.hashes
             additions |= missing | differs
-        if not here:
-            return Placed(None, refused)
-        content = self._render(repo, snapshot, here)
-        known = snapshot.files.get(CARD)
-        if known is None or not is_same(content, known):
-            additions[CARD] = content
-        if not additions:
-            return Placed(None, refused)
-        runs = len(parcels) - len(refused)
+        return here, additions
+
+    def _commit(
+        self, repo: str, additions: Mapping[str, Source], snapshot: Snapshot, *, runs: int
+    ) -> tuple[str | None, list[str]]:
+        """A commit that was refused, or perhaps not made, counts for the pace as one that was."""
+        title = f"Archive {runs} run{'s' * (runs != 1)}"
         try:
-            head = self._hub.commit(
-                repo, additions, parent=snapshot.head, title=f"Archive {runs} run{'s' * (runs != 1)}"
-            )
-        except Away:
-            self._outbox.note_commit(repo, now=self._now())  # it may have been made
+            made = self._hub.commit(repo, additions, parent=snapshot.head, title=title)
+        except (Away, Refused):
+            self._outbox.note_commit(repo, now=self._now())
             raise
-        self._outbox.note_commit(repo, now=self._now())
-        self._hub.verify(repo, additions, head, hashes)
-        self._scanned.clear()
-        return Placed(head, refused)
+        if made[0] is not None:
+            self._outbox.note_commit(repo, now=self._now())
+        return made
 
     def _render(self, repo: str, snapshot: Snapshot, here: Mapping[str, Source]) -> bytes:
         """The card of the repository as it will be."""
@@ -116,10 +149,12 @@ class Shelf:
             for run in runs
             if run.metrics is not None and (rows := self._rows(repo, snapshot, here, run.metrics)) is not None
         }
-        remembered = self._remembered(repo, snapshot)
+        sizes = {path: remote.size for path, remote in snapshot.files.items()}
+        remembered = self._remembered(repo, snapshot, sizes)
         known = {
-            path: self._columns(repo, snapshot, here, path, remembered)
+            path: found
             for path in card.samples_listed(runs, metrics)
+            if (found := self._columns(repo, snapshot, here, path, remembered)) is not None
         }
         return card.render(
             repo_id=repo,
@@ -127,6 +162,7 @@ class Shelf:
             runs=runs,
             metrics=metrics,
             columns=known,
+            sizes=sizes | {path: _size(source) for path, source in here.items()},
         )
 
     def _rows(
@@ -138,24 +174,23 @@ class Shelf:
         remote = snapshot.files[path]
         if remote.size > _METRICS_BYTES_MAX:
             return None
+        local = self._output / path
+        if local.is_file() and is_same(local, remote):
+            return _decoded(local.read_bytes())
         content = self._outbox.blob(remote.oid)
         if content is None:
-            local = self._output / path
-            if local.is_file() and is_same(local, remote):
-                content = local.read_bytes()
-            else:
-                content = self._hub.read(repo, path, snapshot)
+            content = self._hub.read(repo, path, snapshot)
             self._outbox.keep_blob(remote.oid, content)
         return _decoded(content)
 
-    def _remembered(self, repo: str, snapshot: Snapshot) -> Mapping[str, Columns]:
+    def _remembered(self, repo: str, snapshot: Snapshot, sizes: Mapping[str, int]) -> Mapping[str, Columns]:
         """What the card that is there now says of the columns of the files that it lists."""
         known = snapshot.files.get(CARD)
-        if known is None:
+        if known is None or known.size > _CARD_BYTES_MAX:
             return {}
         if known.oid not in self._card:
             self._card = {known.oid: self._hub.read(repo, CARD, snapshot)}
-        return card.remembered(self._card[known.oid])
+        return card.remembered(self._card[known.oid], sizes)
 
     def _columns(
         self,
@@ -164,16 +199,27 @@ class Shelf:
         here: Mapping[str, Source],
         path: str,
         remembered: Mapping[str, Columns],
-    ) -> Columns:
+    ) -> Columns | None:
+        """None: nobody knows them, and the file is too large to be fetched for it."""
         if path in here:
             return self._scan(here[path], path)
         if path in remembered:
             return remembered[path]
+        remote = snapshot.files[path]
         local = self._output / path
-        if local.is_file() and is_same(local, snapshot.files[path]):
+        if local.is_file() and is_same(local, remote):
             return self._scan(local, path)
+        if remote.size > _SAMPLES_BYTES_MAX:
+            return None
+        # Kept, so that an attempt that was cut goes on where it was.
+        key = f"columns of {remote.oid}"
+        if (kept := self._outbox.blob(key)) is not None:
+            again: Columns = msgspec.json.decode(kept)
+            return again
         with self._hub.fetch(repo, path, snapshot) as fetched, fetched.open("rb") as lines:
-            return columns.scan(lines)
+            found = columns.scan(lines)
+        self._outbox.keep_blob(key, msgspec.json.encode(found))
+        return found
 
     def _scan(self, source: Source, path: str) -> Columns:
         """Scanned once for all tries of a commit."""
@@ -201,12 +247,30 @@ def _compare(
     return missing, differs
 
 
+def _with_any(
+    parcels: Sequence[Parcel], repo: str, hub: HubSettings, paths: Sequence[str], reason: str
+) -> dict[str, str]:
+    """Results path of each parcel that has one of `paths` to the reason, which names it."""
+    found = set(paths)
+    return {
+        parcel.results: reason.format(min(met))
+        for parcel in parcels
+        if (met := found & parcel.into(repo, hub).keys())
+    }
+
+
+def _size(source: Source) -> int:
+    return source.stat().st_size if isinstance(source, Path) else len(source)
+
+
 def _content(source: Source) -> bytes:
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
 def _decoded(content: bytes) -> list[MetricRow] | None:
+    """The rows; None if they are not exactly what this version writes, and so would not load beside ours."""
     try:
-        return _decode_rows(content)
+        rows = _decode_rows(content)
+        return rows if encode_rows(rows) == content else None
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None

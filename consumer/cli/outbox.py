@@ -31,8 +31,9 @@ def command(
     """Show what waits to be archived on the Hub, since when, and why.
 
     May be called while the worker runs. STATE is queued (in its turn), pushing (on its way), parked (refused:
-    tried again once an hour, when the token changes, or by `evalsink push --retry-parked`), archived or
-    dropped. KIND is archive (the run's files) or proposal (its figures, to the model's repository).
+    tried again after hub.parked_retry_s, when the token changes, or by `evalsink push --retry-parked`),
+    clearing (archived, its files here being removed), archived or dropped. KIND is archive (the run's files)
+    or proposal (its figures, to the model's repository).
 
     \b
     Keys of --json: results, kind, run_id, status, sha256, state, queued_at, attempts, next_at, reason,

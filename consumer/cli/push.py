@@ -5,26 +5,28 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from consumer import settings
-from consumer.archive.outbox import OUTPUT_FACT, REBUILT_FACT, Errand, Outbox, PusherLock, has_outbox
-from consumer.archive.parcels import Parcel, ParcelError, pack, repositories
+from consumer.archive.outbox import OUTPUT_FACT, PLACE_FACT, Errand, Outbox, PusherLock, has_outbox
+from consumer.archive.parcels import Parcel, ParcelError, check_files, pack, place_of, repositories
 from consumer.cli import options
 from consumer.cli.text import duration, printable
 from consumer.errors import HubError, StateError, UsageError
 from consumer.publish.outputs import Output, find_outputs
-from consumer.pushing import make_pusher
+from consumer.pushing import make_pusher, pack_published
 from consumer.report import metrics
-from consumer.settings import Hub
+from consumer.settings import Hub, Settings
 from consumer.telemetry import logs
 from schemas.names import RunFiles, files_of_results, relative_paths
 from schemas.results import OWN_KEY, Evalsink
@@ -33,11 +35,19 @@ _NAP_S = 0.5
 
 
 class _Load(Struct):
-    """One outbox to be emptied: its errands, and how each becomes a parcel."""
+    """One outbox to be emptied.
+
+    Attributes:
+        outbox: Its errands.
+        output: Where their files lie.
+        packing: How an errand becomes a parcel; None: as for a worker.
+        hub: Where it goes.
+    """
 
     outbox: Outbox
     output: Path
-    packing: Callable[[Errand], Parcel]
+    packing: Callable[[Errand], Parcel] | None
+    hub: Hub
 
 
 @click.command(name="push", short_help="Archive closed runs on the Hugging Face Hub.")
@@ -75,9 +85,9 @@ def command(  # noqa: PLR0917 - click passes them by name
     """Archive closed runs in a dataset repository of the Hugging Face Hub.
 
     Without PATH: what waits in the outbox of a worker that is not running (a running one pushes by itself).
-    With PATH, also that: folders searched for the output of lmms-eval, lm-eval or evalsink, or results files.
-    Paths in the repository are as on disk, from the model's folder on. What is there already is not sent
-    again, so pushing twice is harmless.
+    With PATH: folders searched for the output of lmms-eval, lm-eval or evalsink, or results files; the outbox
+    too, if --state names one. Paths in the repository are as on disk, from the model's folder on. What is
+    there already is not sent again, so pushing twice is harmless.
 
     The token comes from HF_TOKEN, from `hf auth login`, or from the file that the setting hub.token_file
     names; HF_ENDPOINT or hub.endpoint name another Hub. Exit code 7: something could not be archived.
@@ -96,52 +106,64 @@ def command(  # noqa: PLR0917 - click passes them by name
     )
     if not chosen.hub.enabled:
         raise UsageError("name a repository: --hub-repo ORG/NAME, or the setting hub.repo")
+    # With folders, the outbox too only if it was named: it may be of somebody else's worker.
     waiting = has_outbox(chosen.state_path)
-    if not paths and not waiting:
+    if not waiting and (state is not None or not paths):
         raise UsageError(
             f"no outbox in {chosen.state_path}, so nothing waits: name a worker's --state, or folders to push"
         )
-    folders = [load for path in paths for load in _folders(path)]
-    stored = Outbox(chosen.state_path) if waiting else None
+    skipped: list[str] = []
+    folders = [load for path in paths for load in _folders(path, chosen.hub, skipped)]
+    stored = Outbox(chosen.state_path) if waiting and (state is not None or not paths) else None
     try:
-        loads = ([_stored(stored, output)] if stored is not None else []) + folders
+        loads = ([_stored(stored, chosen, output)] if stored is not None else []) + folders
         if dry_run:
-            _rehearse(loads, chosen.hub, retry_parked=retry_parked)
+            _rehearse(loads, retry_parked=retry_parked)
             return
         with _sole_pusher(stored, chosen.state_path, retry_parked=retry_parked):
             if stored is not None:
-                stored.recover()
-            archived = sum(
-                _empty(load, chosen.hub, give_up_after_s=give_up_after, overwrite=overwrite) for load in loads
-            )
-        _conclude(loads, archived)
+                stored.recover(now=time.time())
+            archived = sum(_empty(load, give_up_after_s=give_up_after, overwrite=overwrite) for load in loads)
+        _conclude(loads, archived, skipped)
     finally:
         if stored is not None:
             stored.close()
 
 
-def _stored(outbox: Outbox, output: str | None) -> _Load:
-    folder = Path(output or outbox.fact(OUTPUT_FACT) or settings.Settings().output)
-    return _Load(outbox, folder, lambda errand: pack(folder, errand.results, sha256=errand.sha256))
+def _stored(outbox: Outbox, chosen: Settings, output: str | None) -> _Load:
+    place = outbox.fact(PLACE_FACT)
+    if place is not None and place != place_of(chosen.hub):
+        raise UsageError(
+            f"the outbox in {chosen.state_path} is for another place ({place}); "
+            "to push its runs elsewhere name their output folder as PATH"
+        )
+    folder = Path(output or outbox.fact(OUTPUT_FACT) or chosen.output)
+    return _Load(outbox, folder, None, chosen.hub)
 
 
-def _folders(path: Path) -> list[_Load]:
-    """The runs below `path`, by the folder that their paths start from."""
+def _folders(path: Path, hub: Hub, skipped: list[str]) -> list[_Load]:
+    """The runs below `path`, by the folder that their paths start from; others are `skipped`, with reason."""
     found = find_outputs(path)
     for notice in found.notices:
         click.echo(notice, err=True)
-    if not found.outputs:
-        raise UsageError(f"no evaluation output below {path}")
     by_root: dict[Path, dict[str, Parcel]] = {}
     for one in found.outputs:
         root = _root(one, path)
-        parcel = _parcel(one, root)
-        by_root.setdefault(root, {})[parcel.results] = parcel
-    return [_memory(root, parcels) for root, parcels in by_root.items()]
+        try:
+            parcel = _parcel(one, root)
+        except ParcelError as error:
+            skipped.append(f"{error}; evalsink verify {one.results} says more")
+        else:
+            by_root.setdefault(root, {})[parcel.results] = parcel
+    return [_memory(root, parcels, hub) for root, parcels in by_root.items()]
 
 
-def _memory(root: Path, parcels: dict[str, Parcel]) -> _Load:
-    """An outbox for this call alone: calling again finds what is still missing."""
+def _memory(root: Path, parcels: dict[str, Parcel], hub: Hub) -> _Load:
+    """An outbox for this call alone: calling again finds what is still missing.
+
+    These files are the user's: whatever the settings say of a worker's output, they stay.
+    """
+    hub = replace(hub, keep_files=True)
     outbox = Outbox(None)
     for results, parcel in parcels.items():
         outbox.enqueue(
@@ -151,8 +173,7 @@ def _memory(root: Path, parcels: dict[str, Parcel]) -> _Load:
             sha256=parcel.hashes[results],
             now=time.time(),
         )
-    outbox.remember(REBUILT_FACT, "1")
-    return _Load(outbox, root, lambda errand: parcels[errand.results])
+    return _Load(outbox, root, lambda errand: parcels[errand.results], hub)
 
 
 def _root(output: Output, path: Path) -> Path:
@@ -168,17 +189,14 @@ def _parcel(output: Output, root: Path) -> Parcel:
     content = output.results.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     if _is_ours(content):
-        try:
-            return pack(root, results, sha256=sha256)
-        except ParcelError as error:
-            raise UsageError(f"{error}; evalsink verify {output.results} says more") from error
+        return pack(root, results, sha256=sha256, render=metrics.render)
     samples = {task: file.relative_to(root).as_posix() for task, file in sorted(output.samples.items())}
     folder, _, name = results.rpartition("/")
     files = files_of_results(name, folder=folder) or RunFiles(folder, Path(name).stem, output.harness)
     document: dict[str, Any] = {key: msgspec.json.decode(raw) for key, raw in output.document.items()}
     rows = metrics.render(document, results, sha256, samples_files=samples)
     [path] = relative_paths(folder, [files.metrics])
-    return Parcel(
+    parcel = Parcel(
         results=results,
         run_id=results,
         files={path: rows, results: output.results},
@@ -187,6 +205,8 @@ def _parcel(output: Output, root: Path) -> Parcel:
         hashes={results: sha256},
         folder=folder,
     )
+    check_files(parcel, root)
+    return parcel
 
 
 class _Ours(Struct, frozen=True):
@@ -213,13 +233,11 @@ def _sole_pusher(outbox: Outbox | None, state: Path, *, retry_parked: bool) -> I
     except StateError as error:
         also = f"; {retried} parked runs were queued again for it" if retry_parked else ""
         raise StateError(f"{error}{also}") from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
-def _rehearse(loads: list[_Load], hub: Hub, *, retry_parked: bool) -> None:
+def _rehearse(loads: list[_Load], *, retry_parked: bool) -> None:
     """Say what would go where."""
     states = {"queued", "pushing", "parked"} if retry_parked else {"queued", "pushing"}
     runs = size = 0
@@ -228,11 +246,11 @@ def _rehearse(loads: list[_Load], hub: Hub, *, retry_parked: bool) -> None:
             if errand.state not in states or errand.kind != "archive":
                 continue
             try:
-                parcel = load.packing(errand)
+                parcel = (load.packing or partial(pack_published, load.output))(errand)
             except ParcelError as error:
                 click.echo(f"{printable(errand.run_id)}: cannot be pushed: {error}", err=True)
                 continue
-            targets = " and ".join(dict.fromkeys(repositories(parcel.folder, hub)))
+            targets = " and ".join(dict.fromkeys(repositories(parcel.folder, load.hub)))
             files = len(parcel.files) + len(parcel.samples)
             amount = parcel.bytes_of()
             click.echo(f"{targets}  {printable(errand.results)}  {files} files, {decimal(amount)}")
@@ -240,16 +258,15 @@ def _rehearse(loads: list[_Load], hub: Hub, *, retry_parked: bool) -> None:
     click.echo(f"would push {runs} run{'s' * (runs != 1)}, {decimal(size)}; nothing was sent", err=True)
 
 
-def _empty(load: _Load, hub: Hub, *, give_up_after_s: float, overwrite: bool) -> int:
+def _empty(load: _Load, *, give_up_after_s: float, overwrite: bool) -> int:
     """Push until nothing waits that time alone will bring there, or for too long nothing was taken.
 
     Returns how many runs were archived.
     """
     # Nobody else comes to share a commit.
     pusher = make_pusher(
-        hub, load.outbox, load.output, packing=load.packing, linger_s=0.0, overwrite=overwrite
+        load.hub, load.outbox, load.output, packing=load.packing, linger_s=0.0, overwrite=overwrite
     )
-    pusher.rebuild()
     total = _left(load.outbox)
     archived = _archived(load.outbox)
     with _progress(total) as show:
@@ -274,7 +291,7 @@ def _archived(outbox: Outbox) -> int:
 
 def _left(outbox: Outbox) -> int:
     depth = outbox.depth()
-    return depth.get("queued", 0) + depth.get("pushing", 0)
+    return sum(depth.get(state, 0) for state in ("queued", "pushing", "clearing"))
 
 
 def _why(outbox: Outbox) -> str:
@@ -283,13 +300,13 @@ def _why(outbox: Outbox) -> str:
     return f"{len(waiting)} left in the outbox; {'; '.join(reasons) or 'none was tried'}"
 
 
-def _conclude(loads: list[_Load], archived: int) -> None:
+def _conclude(loads: list[_Load], archived: int, skipped: list[str]) -> None:
     parked = [errand for load in loads for errand in load.outbox.waiting() if errand.state == "parked"]
-    if parked:
-        reasons = dict.fromkeys(errand.reason for errand in parked)
+    if parked or skipped:
+        reasons = dict.fromkeys([*(errand.reason for errand in parked), *skipped])
+        number = len(parked) + len(skipped)
         raise HubError(
-            f"{len(parked)} run{'s' * (len(parked) != 1)} refused:\n  "
-            + "\n  ".join(printable(reason) for reason in reasons)
+            f"{archived} archived, {number} not:\n  " + "\n  ".join(printable(reason) for reason in reasons)
         )
     click.echo(f"archived: {archived} run{'s' * (archived != 1)}, nothing waits")
 

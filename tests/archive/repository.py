@@ -78,7 +78,14 @@ def card_of(files, *, known=None, here=None, repo_id="org/evals", branch="main")
             kinds[path] = columns.scan(files[path].splitlines(keepends=True))
         elif known is not None and path in known:
             kinds[path] = known[path]
-    return card.render(repo_id=repo_id, branch=branch, runs=runs, metrics=rows, columns=kinds)
+    return card.render(
+        repo_id=repo_id, branch=branch, runs=runs, metrics=rows, columns=kinds, sizes=sizes_of(files)
+    )
+
+
+def sizes_of(files):
+    """Path to bytes, as a listing tells them."""
+    return {path: len(content) for path, content in files.items()}
 
 
 def write(files, folder: Path):

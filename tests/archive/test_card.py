@@ -16,7 +16,7 @@ from consumer.archive import card, columns, listing
 from consumer.report import metrics as figures
 from schemas.metrics import MetricRow
 from tests.archive.loading import load
-from tests.archive.repository import card_of, figures_of, run_of, write
+from tests.archive.repository import card_of, figures_of, run_of, sizes_of, write
 
 GOLDEN = Path(__file__).parent / "golden" / "card.md"
 
@@ -118,7 +118,7 @@ def test_files_that_cannot_be_loaded_are_left_out_and_named():
         (re.search(r"\d{8}_\d{6}", row)[0], "not JSON Lines" if "JSON Lines" in row else "no rows")
         for row in rows
     ]
-    assert {"unreadable", "empty"} == front(content)["evalsink"].keys()
+    assert {"unreadable", "empty", "files", "left_out"} == front(content)["evalsink"].keys()
 
 
 def test_a_file_whose_columns_nobody_knows_waits_for_somebody_to_read_it():
@@ -126,7 +126,7 @@ def test_a_file_whose_columns_nobody_knows_waits_for_somebody_to_read_it():
     content = card_of(files, here=[])
     assert ["results"] == list(configs(content))
     assert "nobody has read its columns yet" in body(content)
-    assert {} == card.remembered(content)
+    assert {} == card.remembered(content, sizes_of(files))
 
 
 def test_a_configuration_of_too_many_columns_is_left_out_for_good():
@@ -137,9 +137,10 @@ def test_a_configuration_of_too_many_columns_is_left_out_for_good():
     content = card_of(files)
     assert ["results", "org__m__u"] == list(configs(content))
     assert "more than 1,000 columns" in body(content)
+    before = sizes_of(files)
     files |= run_of("c", tasks={"t": [{"x": 1}]})
     [new] = [path for path in run_of("c", tasks={"t": [{"x": 1}]}) if "_samples_" in path]
-    assert card_of(files) == card_of(files, known=card.remembered(content), here=[new])
+    assert card_of(files) == card_of(files, known=card.remembered(content, before), here=[new])
 
 
 def test_runs_whose_figures_are_missing_or_unreadable_are_listed_by_their_names():
@@ -269,7 +270,9 @@ def test_text_of_producers_is_text(text):
 
 def test_every_text_of_the_front_matter_is_quoted():
     content = card_of(two_models()).decode().split("\n---\n")[0]
-    for line in content.splitlines()[1:]:
+    *lines, seal = content.splitlines()[1:]
+    assert seal.startswith("# sha256 of the lines above")
+    for line in lines:
         value = line.partition(": ")[2] if ": " in line else line.strip().removeprefix("- ")
         assert value[:1] == '"' or value == "true" or value.endswith(":"), line
 
@@ -295,22 +298,34 @@ def test_every_text_of_the_front_matter_is_quoted():
     ids=range(11),
 )
 def test_a_card_that_is_not_ours_is_remembered_as_nothing(content):
-    assert {} == dict(card.remembered(content))
+    assert {} == dict(card.remembered(content, {}))
 
 
-def test_of_an_edited_card_the_rest_is_remembered():
-    content = card_of(two_models())
-    before = card.remembered(content)
-    edited = content.replace(b'dtype: "float64"', b'dtype: "image"').replace(b'"evaluation"', b"mine")
-    after = card.remembered(edited)
-    assert after.items() < before.items()
-    assert after
+def test_of_an_edited_card_nothing_is_remembered():
+    files = two_models()
+    content = card_of(files)
+    assert card.remembered(content, sizes_of(files))
+    edited = content.replace(b'dtype: "float64"', b'dtype: "null"', 1)
+    assert edited != content
+    assert {} == card.remembered(edited, sizes_of(files))
+
+
+def test_of_a_configuration_with_a_file_that_was_replaced_or_removed_nothing_is_remembered():
+    files = two_models()
+    content, sizes = card_of(files), sizes_of(files)
+    before = card.remembered(content, sizes)
+    path = min(before)
+    for changed in ({**sizes, path: sizes[path] + 1}, {one: n for one, n in sizes.items() if one != path}):
+        after = card.remembered(content, changed)
+        assert path not in after
+        assert after.items() < before.items()
+        assert after
 
 
 def test_a_card_made_again_from_the_one_before_is_the_same():
     files = two_models()
     content = card_of(files)
-    assert content == card_of(files, here=[], known=card.remembered(content))
+    assert content == card_of(files, here=[], known=card.remembered(content, sizes_of(files)))
 
 
 cells = st.sampled_from(
@@ -348,8 +363,9 @@ def test_any_order_of_pushes_gives_the_card_of_all_at_once(wanted, dice, most):
         while runs:
             batch, runs = runs[: (size := dice.randint(1, len(runs)))], runs[size:]
             new = {path: one for run in batch for path, one in run.items()}
+            known = card.remembered(content, sizes_of(there))
             there |= new
-            content = card_of(there, known=card.remembered(content), here=new.keys())
+            content = card_of(there, known=known, here=new.keys())
         assert at_once == content
     finally:
         columns.COLUMNS_MAX = before

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from consumer.archive.outbox import PusherLock
+from consumer.archive.outbox import PLACE_FACT, PusherLock
+from schemas.names import hash8
 from tests.acceptance.conftest import ROOT, environment, evalsink
 from tests.archive.conftest import REPO
 from tests.hub_server import CUT, GOOD_TOKEN, Gate, HubServer, status
@@ -66,7 +67,6 @@ def test_a_dry_run_asks_nothing_and_changes_nothing(stored, hub):
     assert "would push 3 runs" in done.stderr
     assert [] == hub.requests
     assert before == stored.outbox.all()
-    assert stored.outbox.needs_rebuild
 
 
 def test_without_a_repository_without_an_outbox_and_with_a_bad_name_it_says_what_to_do(stored, hub, tmp_path):
@@ -84,7 +84,7 @@ def test_without_a_repository_without_an_outbox_and_with_a_bad_name_it_says_what
 def test_what_is_refused_ends_in_an_error_and_is_tried_again_when_asked(stored, hub):
     fault = hub.faults.add("commit", status(403, "no right to this"), times=None)
     done = push(stored, hub, code=7)
-    assert "3 runs refused:" in done.stderr
+    assert "0 archived, 3 not:" in done.stderr
     assert "no right to this" in done.stderr
     assert {"parked"} == set(stored.states().values())
     fault.remove()
@@ -109,14 +109,46 @@ def test_a_hub_that_stays_away_is_given_up_and_what_waits_stays(stored, hub):
 def test_beside_a_worker_that_pushes_it_steps_back_and_its_wish_is_granted(stored, hub):
     errands = stored.outbox.due(2e9, limit=3)
     stored.outbox.park(errands, "no", next_at=2e9)
-    lock = PusherLock(stored.state)
-    done = push(stored, hub, code=4)
-    assert "a worker pushes from the outbox" in done.stderr
-    assert {"parked"} == set(stored.states().values())
-    done = push(stored, hub, "--retry-parked", code=4)
-    assert "3 parked runs were queued again for it" in done.stderr
+    with PusherLock(stored.state):
+        done = push(stored, hub, code=4)
+        assert "a worker pushes from the outbox" in done.stderr
+        assert {"parked"} == set(stored.states().values())
+        done = push(stored, hub, "--retry-parked", code=4)
+        assert "3 parked runs were queued again for it" in done.stderr
+        assert {"queued"} == set(stored.states().values())
+
+
+def test_an_outbox_for_another_place_is_not_taken_to_be_pushed_there(stored, hub):
+    stored.outbox.remember(PLACE_FACT, "org/elsewhere org/elsewhere main ")
+    done = push(stored, hub, code=2)
+    assert "is for another place (org/elsewhere" in done.stderr
+    assert [] == hub.requests
+
+
+def test_with_folders_the_outbox_that_happens_to_lie_here_is_left_alone(stored, hub):
+    done = evalsink("push", stored.output, "--hub-repo", REPO, cwd=stored.folder, **settings(hub))
+    assert "archived: 3 runs, nothing waits\n" == done.stdout
     assert {"queued"} == set(stored.states().values())
-    lock.release()
+    assert 1 == len(hub.repo(REPO).commits)
+
+
+def test_a_folder_that_is_pushed_keeps_its_files_whatever_a_worker_would_do(hub, tmp_path):
+    folder = lmms_eval_folder(tmp_path)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    evalsink(
+        "push", folder, "--hub-repo", REPO, cwd=tmp_path, **settings(hub, EVALSINK_HUB_KEEP_FILES="false")
+    )
+    assert 1 == len(hub.repo(REPO).commits)
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_one_run_that_cannot_be_pushed_holds_up_no_other_and_is_named(stored, hub):
+    next(stored.output.rglob(f"*{hash8('r1')}_samples_t.jsonl")).unlink()
+    done = evalsink("push", stored.output, "--hub-repo", REPO, cwd=stored.folder, code=7, **settings(hub))
+    assert "2 archived, 1 not:" in done.stderr
+    assert "is gone; evalsink verify" in done.stderr
+    there = hub.repo(REPO).files()
+    assert 2 == sum(path.endswith("_results.json") for path in there)
 
 
 def test_the_outbox_is_shown_and_a_run_can_be_dropped(stored):

@@ -7,6 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
+from consumer.archive.answers import clean
 from consumer.archive.faults import Away, Busy, HubFault, Refused, Stale, Throttled
 from consumer.archive.hub import Hub, RemoteFile, blob_oid, is_same
 from consumer.settings import Hub as HubSettings
@@ -57,7 +58,9 @@ def client(hub, token_file):
 
 
 def commit(client, files, parent=None):
-    return client.commit(REPO, files, parent=parent, title="t")
+    head, ignored = client.commit(REPO, files, parent=parent, title="t")
+    assert [] == ignored
+    return head
 
 
 def test_a_repository_is_made_private_and_once(hub, client):
@@ -133,15 +136,35 @@ def test_committing_the_same_again_makes_no_commit(hub, client):
     assert 1 == len(hub.repo(REPO).commits)
 
 
-def test_what_the_repository_ignores_is_not_taken_for_archived(hub, client):
+def test_what_the_repository_ignores_is_told_and_no_commit_is_made_of_the_rest(hub, client):
     hub.create(REPO, private=True, files={".gitignore": b"*.jsonl\n"})
     one = client()
     one.prepare(REPO)
     files = {"m/a.jsonl": b"1\n", "m/a.json": b"{}"}
-    head = commit(one, files)
-    with pytest.raises(Refused, match=r"m/a\.jsonl is not in commit .* does its \.gitignore name it"):
-        one.verify(REPO, files, head, {})
-    one.verify(REPO, {"m/a.json": b"{}"}, head, {})
+    assert (None, ["m/a.jsonl"]) == one.commit(REPO, files, parent=None, title="t")
+    assert [] == hub.repo(REPO).commits
+
+
+def test_what_is_not_in_a_commit_as_it_is_here_is_named(hub, client):
+    one = client()
+    one.prepare(REPO)
+    head = commit(one, {"a": b"1", "b": b"2"})
+    assert [] == one.missing(REPO, {"a": b"1", "b": b"2"}, head, {})
+    assert ["b", "c"] == one.missing(REPO, {"a": b"1", "b": b"3", "c": b"4"}, head, {})
+
+
+def test_gating_of_a_repository_that_is_there_is_its_owners(hub, client):
+    hub.create(REPO, private=True, gated="manual")
+    client(gated="auto").prepare(REPO)
+    assert "manual" == hub.repo(REPO).gated
+
+
+def test_a_conflict_while_a_repository_is_made_is_waited_out_and_not_asked_for_ever(hub, client):
+    text = "Cannot create repo: another conflicting operation is in progress"
+    hub.faults.add("create", status(409, text), times=None)
+    with pytest.raises(Busy, match="conflicting operation"):
+        client().prepare(REPO)
+    assert 1 == len(hub.seen("create"))
 
 
 ANSWERS = {
@@ -239,18 +262,18 @@ def test_a_host_that_nobody_knows_is_away(client):
             client(endpoint=f"http://127.0.0.1:{taken.getsockname()[1]}").prepare(REPO)
 
 
-def test_an_upload_that_is_refused_or_cut_is_told_from_one_that_was_never_answered(hub, client, tmp_path):
+def test_what_the_storage_refuses_is_not_taken_for_a_word_of_the_hub(hub, client, tmp_path):
     hub.lfs_above_bytes = 1000
     one = client()
     one.prepare(REPO)
     large = tmp_path / "large"
     large.write_bytes(b"x" * 100_000)
     hub.faults.add("lfs-put", status(403, "expired"))
-    with pytest.raises(Refused):
+    with pytest.raises(Away, match="expired"):
         commit(one, {"large.jsonl": large})
     hub.faults.add("lfs-put", CutBody(5000))  # tried again by the client itself
     head = commit(one, {"large.jsonl": large})
-    one.verify(REPO, {"large.jsonl": large}, head, {})
+    assert [] == one.missing(REPO, {"large.jsonl": large}, head, {})
     assert large.read_bytes() == hub.repo(REPO).files()["large.jsonl"]
 
 
@@ -312,3 +335,37 @@ def test_a_text_of_the_hub_that_repeats_the_token_is_masked(hub, client):
     assert "hf_" not in str(fault.value)
     assert fault.value.__cause__ is None
     assert "do not send *** or *** to me" in str(fault.value)
+
+
+@pytest.mark.parametrize("content", ["s3cretAAAA\ns3cretBBBB", "s3cret\0AAAA", "s3cret AAAA", "s3crét"])
+def test_a_file_that_holds_no_token_is_refused_without_showing_it(hub, client, token_file, content):
+    token_file.write_text(content)
+    with pytest.raises(Refused, match=r"hub\.token_file .*token is none: it must be one word") as fault:
+        client().prepare(REPO)
+    assert "s3cr" not in str(fault.value)
+    assert [] == hub.requests
+
+
+def test_addresses_that_are_signed_are_cut_before_their_signature():
+    text = "PUT https://s3.example/a/b?X-Amz-Credential=AKIA&X-Amz-Signature=dead 'https://x/?sig=1' Bearer abc.def"
+    assert "PUT https://s3.example/a/b 'https://x/' Bearer ***" == clean(text, None)
+
+
+def test_a_listing_is_read_once_for_each_head(hub, client):
+    one = client()
+    one.prepare(REPO)
+    commit(one, {"a": b"1"})
+    assert one.snapshot(REPO).files == one.snapshot(REPO).files
+    assert 1 == len(hub.seen("tree"))
+    hub.commit(REPO, {"b": b"2"})
+    assert {"a", "b"} <= set(one.snapshot(REPO).files)
+
+
+def test_an_answer_that_never_came_to_a_commit_is_told_from_one_before_it(hub, client):
+    one = client()
+    one.prepare(REPO)
+    for step, was_sent in (("commit", True), ("info", False)):
+        hub.faults.add(step, status(504))
+        with pytest.raises(Away) as fault:
+            one.snapshot(REPO) if step == "info" else commit(one, {"a": b"1"})
+        assert was_sent == fault.value.was_sent

@@ -6,14 +6,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.archive.outbox import OUTBOX_FILE, Outbox, PusherLock, has_outbox
+from consumer.archive.outbox import MIRROR_FACT, OUTBOX_FILE, Outbox, PusherLock, has_outbox
 from consumer.errors import StateError
+from tests.observing import until
 
 
 def enter(outbox, name, *, now=0.0, kind="archive", sha256="00"):
@@ -83,28 +85,31 @@ def test_what_a_pusher_that_ended_was_at_is_queued_again(tmp_path):
     outbox = Outbox(tmp_path)
     enter(outbox, "a")
     outbox.begin(outbox.due(0.0, limit=1))
-    assert 1 == Outbox(tmp_path).recover()
+    assert 1 == Outbox(tmp_path).recover(now=0.0)
     [errand] = outbox.due(0.0, limit=1)
     assert (1, "the process that pushed it ended") == (errand.attempts, errand.reason)
 
 
 def test_only_one_process_pushes_and_its_end_frees_the_lock(tmp_path):
-    holding = PusherLock(tmp_path)
-    with pytest.raises(StateError, match="pushes from the outbox"):
+    with PusherLock(tmp_path), pytest.raises(StateError, match="pushes from the outbox"):
         PusherLock(tmp_path)
-    holding.release()
-    PusherLock(tmp_path).release()
+    with PusherLock(tmp_path):
+        pass
 
 
-def test_an_outbox_that_is_damaged_is_kept_aside_and_begun_anew(tmp_path, caplog):
+def test_a_damaged_outbox_is_kept_aside_and_begun_anew_by_its_worker_alone(tmp_path, caplog):
     outbox = Outbox(tmp_path)
     enter(outbox, "a")
+    outbox.remember(MIRROR_FACT, "somewhere")
     outbox.close()
     path = tmp_path / OUTBOX_FILE
     path.write_bytes(b"\xff" * path.stat().st_size)
-    again = Outbox(tmp_path)
+    with pytest.raises(StateError, match=r"is damaged: .* stop its worker and start it again"):
+        Outbox(tmp_path)
+    assert [path] == list(tmp_path.iterdir())
+    again = Outbox(tmp_path, mend=True)
     assert {} == states(again)
-    assert again.needs_rebuild
+    assert again.fact(MIRROR_FACT) is None
     assert has_outbox(tmp_path)
     assert b"\xff" in (tmp_path / f"{OUTBOX_FILE}.damaged").read_bytes()
     assert ["outbox_damaged"] == caplog.messages
@@ -115,7 +120,59 @@ def test_an_outbox_of_another_shape_counts_as_damaged(tmp_path):
     database.execute("CREATE TABLE errands (results TEXT PRIMARY KEY, state TEXT, next_at REAL)")
     database.commit()
     database.close()
-    assert {} == states(Outbox(tmp_path))
+    with pytest.raises(StateError, match="damaged"):
+        Outbox(tmp_path)
+    assert {} == states(Outbox(tmp_path, mend=True))
+
+
+def test_what_is_read_does_not_wait_for_what_is_written(tmp_path):
+    outbox = Outbox(tmp_path)
+    enter(outbox, "a")
+    other = sqlite3.connect(tmp_path / OUTBOX_FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    entering = threading.Thread(target=enter, args=(outbox, "b"))
+    entering.start()
+    until(outbox._lock.locked, "somebody who waits to write")
+    assert {"a": "queued"} == states(outbox)
+    assert outbox.has_work()
+    assert entering.is_alive()
+    other.execute("ROLLBACK")
+    other.close()
+    entering.join()
+    assert {"a", "b"} == set(states(outbox))
+
+
+def test_what_ended_the_pusher_again_and_again_is_tried_ever_later(tmp_path):
+    outbox = Outbox(tmp_path)
+    enter(outbox, "a")
+    waits = []
+    now = 0.0
+    for _ in range(9):
+        outbox.begin(outbox.due(now, limit=1))
+        outbox.recover(now=now)
+        [errand] = outbox.waiting()
+        waits.append(max(0.0, errand.next_at - now))
+        now += waits[-1]
+    assert [0.0, 0.0, 240.0] == waits[:3]
+    assert waits == sorted(waits)
+    assert 3600.0 == waits[-1]
+
+
+def test_files_that_are_to_go_are_known_until_they_are_gone_or_the_run_is_entered_again(tmp_path):
+    outbox = Outbox(tmp_path)
+    enter(outbox, "a")
+    enter(outbox, "b")
+    outbox.archive(outbox.due(0.0, limit=2), now=1.0, clear=True)
+    again = Outbox(tmp_path)
+    a, b = again.in_state("clearing")
+    assert again.has_work()
+    enter(again, "b", now=2.0)
+    again.finish_clearing(a)
+    again.finish_clearing(b)
+    assert {"a": "archived", "b": "queued"} == states(again)
+    assert {"a": 1.0, "b": 1.0} == {errand.results: errand.done_at for errand in again.all()}
+    enter(again, "b", now=3.0, sha256="other")
+    assert {"a": 1.0, "b": None} == {errand.results: errand.done_at for errand in again.all()}
 
 
 def test_while_another_process_writes_the_wait_ends_in_an_error_of_the_disk_and_nothing_is_dropped(tmp_path):
@@ -207,11 +264,12 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox.begin(batch)
         for errand in batch:
             _, next_at, since = self.plain[errand.results]
+            late = self.now + min(3600, 60 << min(errand.attempts, 6)) if errand.attempts >= 2 else next_at
             moved = {
                 "archive": ("archived", next_at, since),
                 "put off": ("queued", self.now + wait, since),
                 "park": ("parked", self.now + wait, since),
-                "killed": ("queued", next_at, since),
+                "killed": ("queued", late, since),
             }
             self.plain[errand.results] = moved[end]
         if end == "archive":
@@ -221,7 +279,7 @@ class OutboxMachine(RuleBasedStateMachine):
         elif end == "park":
             self.outbox.park(batch, "no", next_at=self.now + wait)
         else:
-            assert len(batch) == self.outbox.recover()
+            assert len(batch) == self.outbox.recover(now=self.now)
 
     @rule(name=st.sampled_from("abcde"))
     def drop(self, name):

@@ -177,6 +177,30 @@ def test_a_pusher_that_dies_is_started_again_and_the_worker_does_not_notice(stag
     assert 1 == len(hub.repo(REPO).commits)
 
 
+def test_what_was_published_while_nothing_was_archived_is_archived_later(stage, hub):
+    settings = archiving(stage, hub)
+    stage.send(Evaluation("r1").events())
+    with assembly.worker(settings) as worker:
+        worker.run(exit_when_idle_s=0.2)
+    stage.send(Evaluation("r2").events())
+    stage.work()
+    assert not archived(stage, hub)
+    with assembly.worker(settings) as worker:
+        worker.run(exit_when_idle_s=0.2)
+    assert archived(stage, hub)
+
+
+def test_a_folder_named_like_ours_in_the_working_folder_is_not_run(stage, hub, monkeypatch):
+    trap = stage.folder / "consumer"
+    trap.mkdir()
+    (trap / "__init__.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(stage.folder)
+    stage.send(Evaluation("r").events())
+    with assembly.worker(archiving(stage, hub)) as worker:
+        worker.run(exit_when_idle_s=0.2)
+    assert archived(stage, hub)
+
+
 def test_a_worker_that_dies_before_its_receipt_pushes_the_run_again_without_a_second_commit(stage, hub):
     stage.send(Evaluation("r").events())
     settings = archiving(stage, hub, durable="hub")
