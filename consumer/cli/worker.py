@@ -8,6 +8,7 @@ from consumer import assembly, settings
 from consumer.cli import options
 from consumer.errors import DeterminismError
 from consumer.liveness import Watchdog, stop_on_signals
+from consumer.monitoring import Monitor
 from consumer.telemetry import logs
 
 
@@ -42,6 +43,11 @@ from consumer.telemetry import logs
     metavar="SECONDS",
     help="Give an open run up, and publish it as incomplete, after so long without a record. Default: 86400.",
 )
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    help='Serve /metrics, /healthz, /readyz and /runs there; "" for nowhere. Default: 127.0.0.1:9464.',
+)
 @options.config()
 def command(  # noqa: PLR0917 - click passes them by name
     brokers: str | None,
@@ -51,6 +57,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     exit_when_idle: float | None,
     grace: float | None,
     abandon_after: float | None,
+    http: str | None,
     config: Path | None,
 ) -> None:
     """Read events from Kafka and publish finished runs.
@@ -68,18 +75,22 @@ def command(  # noqa: PLR0917 - click passes them by name
       evalsink worker --brokers kafka:9092 --output /data/runs --state /var/lib/evalsink
     """  # noqa: D301 - click wants the control character, not the two letters
     logs.configure()
-    chosen = settings.load(
-        flags={
-            "brokers": brokers,
-            "output": output,
-            "state": state,
-            "group": group,
-            "grace_s": grace,
-            "abandon_after_s": abandon_after,
-        },
-        config=config,
-    )
-    with assembly.worker(chosen) as worker:
+    flags = {
+        "brokers": brokers,
+        "output": output,
+        "state": state,
+        "group": group,
+        "grace_s": grace,
+        "abandon_after_s": abandon_after,
+        "http": http,
+    }
+    chosen = settings.load(flags=flags, config=config)
+    monitor = Monitor(chosen)
+    with (
+        monitor.listening(insist="http" in settings.given(flags=flags, config=config)),
+        assembly.worker(chosen, observe=monitor.observe, window=monitor.window) as worker,
+    ):
+        monitor.attach(worker)
         stop_on_signals(worker, chosen.drain_timeout_s)
         with Watchdog(lambda: worker.turns, chosen.watchdog_s):
             worker.run(exit_when_idle_s=exit_when_idle)

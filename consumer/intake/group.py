@@ -212,6 +212,13 @@ class GroupSource:
             TopicPartition(one.topic, one.partition): TopicEnds(beginnings[one], ends[one]) for one in wanted
         }
 
+    def end_as_heard(self, place: TopicPartition) -> int | None:
+        """The high watermark that came with the last fetch."""
+        one = KafkaTopicPartition(*place)
+        # The I/O thread may take it away at any moment; `highwater` would raise.
+        state = self._consumer._subscription.assignment.get(one)  # noqa: SLF001 - see above
+        return None if state is None else state.highwater
+
     def start(self, partition: int, offsets: Mapping[str, int]) -> None:
         """Seek and let flow."""
         for topic, offset in offsets.items():
