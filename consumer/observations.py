@@ -93,7 +93,7 @@ class Checkpointed(Struct, frozen=True):
 
 
 class CommitEnded(Struct, frozen=True):
-    """A commit was asked for. `accepted`: the group took it; with no partition there is nothing to refuse."""
+    """A commit was asked for. `accepted`: the group took it."""
 
     accepted: bool
 

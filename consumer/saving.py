@@ -197,6 +197,8 @@ class Saving:
             )
             self._floors[place] = max(self._floors.get(place, 0), snapshot.positions[place])
             offsets[place] = Committed(self._floors[place], msgspec.json.encode(metadata).decode())
+        if not offsets:
+            return
         try:
             self._source.commit(offsets)
         except CommitRefused as error:

@@ -249,7 +249,7 @@ LAST_COMMIT = Metric(
     _STATE,
     "evalsink_last_commit_timestamp_seconds",
     "gauge",
-    "When Kafka last took a commit; until it first does, when the process began to measure.",
+    "When Kafka last took a commit, or there was last nothing to commit.",
 )
 UNACKNOWLEDGED = Metric(
     _STATE,

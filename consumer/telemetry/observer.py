@@ -196,6 +196,8 @@ class Metrics:
         now_ms = int(self._now_s() * 1000)
         self._read_ms = {place: self._read_ms.get(place, now_ms) for place in standing.lag}
         self._standing = standing
+        if not standing.owned:
+            self._committed_at_s = self._now_s()  # nothing to commit is nothing outstanding
 
     def _close(self, closed: observations.Closed) -> None:
         self._closed(closed.status).inc()
