@@ -240,10 +240,13 @@ class Worker:
             self._told[reason] = (told_at, untold + 1)
             return
         self._told[reason] = (self._clock(), 0)
+        # Of what could be decoded the key is the run's name.
+        named = {"run_id": (record.key or b"").decode()} if reason in {"late", "bad-rows"} else {}
         _log.warning(
             "dead_letter",
             reason=reason,
             detail=detail,
+            **named,
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,

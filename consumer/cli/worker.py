@@ -1,5 +1,6 @@
 """``evalsink worker``."""
 
+import importlib.metadata
 from pathlib import Path
 
 import click
@@ -10,6 +11,8 @@ from consumer.errors import DeterminismError
 from consumer.liveness import Watchdog, stop_on_signals
 from consumer.monitoring import Monitor
 from consumer.telemetry import logs
+
+_log = logs.logger(__name__)
 
 
 @click.command(short_help="Consume events into published runs.")
@@ -91,9 +94,19 @@ def command(  # noqa: PLR0917 - click passes them by name
         assembly.worker(chosen, observe=monitor.observe, window=monitor.window) as worker,
     ):
         monitor.attach(worker)
+        _log.info(
+            "worker_started",
+            version=importlib.metadata.version("evalsink"),
+            brokers=chosen.brokers,
+            group=chosen.group,
+            output=chosen.output,
+            state=chosen.state,
+        )
         stop_on_signals(worker, chosen.drain_timeout_s)
         with Watchdog(lambda: worker.turns, chosen.watchdog_s):
             worker.run(exit_when_idle_s=exit_when_idle)
+        counts = worker.counts
+        _log.info("worker_stopped", records=counts.records, rows=counts.rows, closed=counts.closed)
     if worker.violations:
         raise DeterminismError(
             "not published (determinism_violation or close_out_crashed in the log says why): "
