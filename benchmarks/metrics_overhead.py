@@ -5,9 +5,9 @@
 The same log is read again and again, by workers of new groups that take turns: on, off, off, on … With
 metrics on, a client of this process scrapes /metrics once a second, more often than any Prometheus; with
 --look-at-runs it asks /runs as often, like somebody with that page open. Throughput is rows over the time
-from the first record read to the last, without start and stop. Prints one JSON object: quartiles in rows per
-second and the ratio of medians, by the clock, and by CPU time (all threads, the client's too), which other
-work on the machine disturbs less.
+from the first record read to the last, without start and stop. Prints one JSON object: medians in rows per
+second, and the median of the ratios of neighbours, by the clock, and by the poll thread's CPU time, which
+other work on the machine disturbs less.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def asking(address: str, paths: Sequence[str]) -> Iterator[list[int]]:
 
 
 class Speed(NamedTuple):
-    """Rows per second of wall clock, and per second of CPU."""
+    """Rows per second of wall clock, and per second of the poll thread's CPU time."""
 
     wall: float
     cpu: float
@@ -85,10 +85,10 @@ def read_all(bootstrap: str, folder: Path, rows: int, *, paths: Sequence[str]) -
         answers = stack.enter_context(asking(settings.http, paths)) if paths else [1]
         while not worker.counts.rows:
             worker.tick()
-        started, cpu, before = time.monotonic(), time.process_time(), worker.counts.rows
+        started, cpu, before = time.monotonic(), time.thread_time(), worker.counts.rows
         while worker.counts.rows < rows:
             worker.tick()
-        seconds, cpu = time.monotonic() - started, time.process_time() - cpu
+        seconds, cpu = time.monotonic() - started, time.thread_time() - cpu
         if not answers[0]:
             raise SystemExit("nobody was answered: more rows, please")
         return Speed((rows - before) / seconds, (rows - before) / cpu)
@@ -120,9 +120,13 @@ def main() -> None:
     told: dict[str, object] = {"rows": rows, "batch": options.batch, "rounds": options.rounds, "asked": asked}
     for clock in Speed._fields:
         on, off = ([getattr(speed, clock) for speed in found[watched]] for watched in (True, False))
-        told[f"quartiles_{clock}_on"] = [round(one) for one in statistics.quantiles(on)]
-        told[f"quartiles_{clock}_off"] = [round(one) for one in statistics.quantiles(off)]
-        told[f"ratio_{clock}"] = round(statistics.median(on) / statistics.median(off), 3)
+        ratios = [one / other for one, other in zip(on, off, strict=True)]
+        told[f"rows_per_{clock}_s"] = {
+            "on": round(statistics.median(on)),
+            "off": round(statistics.median(off)),
+        }
+        told[f"ratio_{clock}"] = round(statistics.median(ratios), 3)
+        told[f"ratio_{clock}_quartiles"] = [round(one, 3) for one in statistics.quantiles(ratios)]
     print(json.dumps(told))
 
 
