@@ -81,7 +81,12 @@ kafka-stop: $(VENV)/.run ## Stop it
 .PHONY: test
 test: $(VENV)/.dev ## Run the tests, on real Kafka too where Java and Maven are there (PYTEST= passes options on)
 	@$(BIN)/python -m tests.kafka_harness jars --if-possible
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -m "not system" $(PYTEST)
+
+.PHONY: test-system
+test-system: $(VENV)/.dev ## Run the tests that need more than Python and Java (a Prometheus: apt-get install prometheus)
+	@$(BIN)/python -m tests.kafka_harness jars --if-possible
+	@$(BIN)/python -m pytest -m system $(PYTEST)
 
 .PHONY: check
 check: lint types imports ## All that is not a test: lint, types, imports
@@ -105,8 +110,9 @@ format: $(VENV)/.dev ## Mend what ruff can mend
 	@$(BIN)/ruff format
 
 .PHONY: generated
-generated: $(VENV)/.dev ## Write the JSON Schemas and the AsyncAPI document anew
+generated: $(VENV)/.dev ## Write the JSON Schemas, the AsyncAPI document and docs/METRICS.md anew
 	@$(BIN)/python -m schemas.export
+	@$(BIN)/python -m consumer.telemetry.catalog
 
 .PHONY: clean
 clean: ## Remove the environment, caches, downloads and the demo's output (a running Kafka is stopped first)

@@ -24,6 +24,7 @@ from consumer.intake.group import GroupSource
 from consumer.intake.outbound import Outbound
 from consumer.intake.receipts import Receipts, ReceiptTable
 from consumer.kafka_client import Connection, connect, parse_servers, partition_counts, topic_ids
+from consumer.observations import Observe, unobserved
 from consumer.report import metrics
 from consumer.report.table import render
 from consumer.runs import checkpoint
@@ -31,6 +32,7 @@ from consumer.runs.book import RunBook
 from consumer.runs.closeout import Tools
 from consumer.runs.publication import sweep_staging
 from consumer.runs.spool import Spool
+from consumer.runs.window import Window
 from consumer.saving import Saving
 from consumer.settings import Settings
 from consumer.telemetry.logs import logger
@@ -42,9 +44,21 @@ _log = logger(__name__)
 
 @contextlib.contextmanager
 def worker(
-    settings: Settings, *, disk: Disk | None = None, clock: Callable[[], float] = time.monotonic
+    settings: Settings,
+    *,
+    disk: Disk | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    observe: Observe = unobserved,
+    window: Window | None = None,
 ) -> Iterator[Worker]:
     """A worker, its state folder locked, its clients connected.
+
+    Args:
+        settings: Settings.
+        disk: The disk; the real one when not given.
+        clock: Seconds.
+        observe: Is told what happens; must not raise (`consumer.telemetry.observer.Guarded`).
+        window: Where open runs are shown to other threads.
 
     Raises:
         BrokerError: no broker, or its topics are not as they must be.
@@ -71,7 +85,9 @@ def worker(
         spool = Spool(state, open_files_max=settings.open_files_max)
         book = RunBook(spool, checkpoint.load(state, group=settings.group, topic_ids=ids, disk=disk))
         outbound = Outbound(connection)
-        dead_letters = DeadLetters(outbound, topic=settings.topics.dead_letters, topic_ids=ids)
+        dead_letters = DeadLetters(
+            outbound, topic=settings.topics.dead_letters, topic_ids=ids, observe=observe
+        )
         receipts = Receipts(
             connection,
             outbound,
@@ -97,6 +113,7 @@ def worker(
             executor=executor,
             clock=clock,
             desk=desk,
+            observe=observe,
         )
         yield Worker(
             settings,
@@ -116,10 +133,20 @@ def worker(
                 now_ms=lambda: int(time.time() * 1000),
             ),
             saving=Saving(
-                settings, book, source, outbound, topic_ids=ids, disk=disk, executor=scribe, clock=clock
+                settings,
+                book,
+                source,
+                outbound,
+                topic_ids=ids,
+                disk=disk,
+                executor=scribe,
+                clock=clock,
+                observe=observe,
             ),
             topic_ids=ids,
             clock=clock,
+            observe=observe,
+            window=window,
         )
     finally:
         if source is not None:

@@ -9,6 +9,7 @@ durable; a run is forgotten only after its receipt is acknowledged; a name taken
 receipt: the run stays, alarmed, and pins the watermark.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -20,6 +21,7 @@ from consumer.errors import DeterminismError, SpoolError
 from consumer.intake.deadletters import DeadLetters
 from consumer.intake.outbound import Outbound
 from consumer.intake.receipts import Receipts
+from consumer.observations import Closed, CloseOutFailed, Observe, Obstacle, unobserved
 from consumer.runs.aggregates import refused
 from consumer.runs.book import RunBook
 from consumer.runs.closeout import ClosedRun, Tools, close_out
@@ -43,7 +45,8 @@ class _Step(Struct):
     receipt: Receipt | None = None
     receipt_ticket: int = 0
     again_at: float | None = None
-    stuck: bool = False
+    stuck: Obstacle | None = None
+    begun_at: float = 0.0
 
 
 class Closing:
@@ -62,6 +65,7 @@ class Closing:
         topic_ids: Mapping[str, str],
         executor: Executor,
         clock: Callable[[], float],
+        observe: Observe = unobserved,
         desk: Desk | None = None,
     ) -> None:
         self._book = book
@@ -75,6 +79,7 @@ class Closing:
         self._executor = executor
         self._clock = clock
         self._desk = desk
+        self._observe = observe
         self._steps: dict[tuple[int, str], _Step] = {}
         self._abandoned: list[Future[ClosedRun]] = []
         self._closed: list[Path] = []
@@ -84,6 +89,15 @@ class Closing:
     def violations(self) -> list[str]:
         """Runs that cannot be published: other bytes bear their names, or their close-out crashed."""
         return [step.run.run_id for step in self._steps.values() if step.stuck]
+
+    @property
+    def blocked(self) -> Mapping[str, int]:
+        """How many there are of `violations`, by what is in their way."""
+        return Counter(step.stuck for step in self._steps.values() if step.stuck)
+
+    def number(self, owned: Collection[int]) -> int:
+        """How many runs of owned partitions are on their way out."""
+        return sum(step.partition in owned for step in self._steps.values())
 
     def is_busy(self, owned: Collection[int]) -> bool:
         """Something of an owned partition is on its way out that time alone will finish."""
@@ -113,7 +127,7 @@ class Closing:
             return
         for aggregate, reason in refused(run):
             self._dead_letters.send(self._book.spool.read_record(partition, run, aggregate.span), reason)
-        step = _Step(partition, run)
+        step = _Step(partition, run, begun_at=self._clock())
         self._submit(step)
         self._steps[partition, run.run_id] = step
 
@@ -185,20 +199,21 @@ class Closing:
         try:
             closed = job.result()
         except DeterminismError as error:
-            step.stuck = True
+            self._block(step, "determinism")
             _log.error("determinism_violation", run_id=run.run_id, reason=str(error))
             return
         except SpoolError as error:
-            step.stuck = True
+            self._block(step, "spool")
             self._damaged.add(step.partition)
             _log.error("spool_damaged", run_id=run.run_id, partition=step.partition, reason=str(error))
             return
         except OSError as error:
             step.again_at = self._clock() + RETRY_AFTER_S
+            self._observe(CloseOutFailed("disk"))
             _log.error("close_out_failed", run_id=run.run_id, reason=str(error), again_in_s=RETRY_AFTER_S)
             return
         except Exception as error:  # noqa: BLE001 - one run that nobody foresaw must not stop the others
-            step.stuck = True
+            self._block(step, "crash")
             _log.error("close_out_crashed", run_id=run.run_id, reason=f"{type(error).__name__}: {error}")
             return
         assert run.samples_cut is not None
@@ -222,3 +237,18 @@ class Closing:
             rows=closed.rows,
             bytes=closed.size,
         )
+        self._observe(
+            Closed(
+                closed.status,
+                closed.rows,
+                closed.size,
+                closed.duplicates,
+                closed.conflicts,
+                closed.superseded,
+                self._clock() - step.begun_at,
+            )
+        )
+
+    def _block(self, step: _Step, reason: Obstacle) -> None:
+        step.stuck = reason
+        self._observe(CloseOutFailed(reason))

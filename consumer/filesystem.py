@@ -19,6 +19,15 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
+def room(folder: Path) -> tuple[int, int] | None:
+    """Bytes left for this user and bytes in all, where the folder lies; None where that cannot be said."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
 @functools.cache
 def _syncfs() -> Callable[[int], int] | None:
     # One syncfs for 1,000 files takes 10 ms where 1,000 fsyncs take 220 ms; glibc has it, Python does not

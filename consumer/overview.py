@@ -7,6 +7,7 @@ or belongs to another worker now, and is not shown. What is shown is as old as t
 
 import sqlite3
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from heapq import nlargest
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ from consumer.runs.progress import progress
 from consumer.runs.spool import LOG_FILE, read_record, task_files
 from consumer.vocabulary import Record
 from schemas.results import Evalsink, RunStatus
-from schemas.state import CHECKPOINT_FORMAT, Checkpoint, Receipt, RunState
+from schemas.state import CHECKPOINT_FORMAT, Checkpoint, PartitionState, Receipt, RunState
 
 
 class TaskOverview(Struct, frozen=True):
@@ -126,14 +127,38 @@ def survey(state: Path, output: Path, *, recent: int, now_ms: int) -> Overview:
         receipts = []
         notices.append(f"{state / TABLE_FILE} cannot be read, closed runs are not shown: {error}")
     closed = {(partition, receipt.run_id) for partition, receipt in receipts}
-    runs = [
-        _open_run(state / "runs" / str(partition.partition) / run.folder, partition.partition, run, now_ms)
-        for partition in (checkpoint.partitions if checkpoint else ())
-        for run in partition.runs.values()
-        if (partition.partition, run.run_id) not in closed
+    partitions = checkpoint.partitions if checkpoint else ()
+    shown = [
+        overview
+        for overview, _ in open_runs(state, partitions, now_ms=now_ms)
+        if (overview.partition, overview.run_id) not in closed
     ]
-    shown = sorted(filter(None, runs), key=lambda run: run.last_ms or 0)
     return Overview([*shown, *_recent(receipts, output, recent, now_ms)], notices)
+
+
+def open_runs(
+    state: Path,
+    partitions: Iterable[PartitionState],
+    *,
+    now_ms: int,
+    announced: Callable[[Path, RunState], Mapping[str, int]] | None = None,
+) -> list[tuple[RunOverview, RunState]]:
+    """The runs of `partitions` whose spool folder is there, the longest idle one first.
+
+    Args:
+        state: State folder.
+        partitions: What is known of its partitions.
+        now_ms: The time by which ages are told, milliseconds since the epoch.
+        announced: Documents per task that a run announced, by its folder; not given: read each time.
+    """
+    found = []
+    for partition in partitions:
+        for run in partition.runs.values():
+            folder = state / "runs" / str(partition.partition) / run.folder
+            if folder.is_dir():
+                expected = (announced or read_announced)(folder, run)
+                found.append((_open_run(folder, partition.partition, run, expected, now_ms), run))
+    return sorted(found, key=lambda pair: pair[0].last_ms or 0)
 
 
 def _read_checkpoint(path: Path) -> Checkpoint | None:
@@ -148,10 +173,10 @@ def _read_checkpoint(path: Path) -> Checkpoint | None:
     return checkpoint
 
 
-def _open_run(folder: Path, partition: int, run: RunState, now_ms: int) -> RunOverview | None:
-    if not folder.is_dir():
-        return None
-    now = progress(run, _announced(folder, run))
+def _open_run(
+    folder: Path, partition: int, run: RunState, announced: Mapping[str, int], now_ms: int
+) -> RunOverview:
+    now = progress(run, announced)
     files = {
         task.name: path
         for number, task in enumerate(run.tasks)
@@ -180,7 +205,7 @@ def _open_run(folder: Path, partition: int, run: RunState, now_ms: int) -> RunOv
     )
 
 
-def _announced(folder: Path, run: RunState) -> dict[str, int]:
+def read_announced(folder: Path, run: RunState) -> dict[str, int]:
     """What the run's ``run_started`` events expect; nothing if its log went away meanwhile."""
 
     def again(record: Record) -> object:

@@ -22,6 +22,7 @@ from consumer.filesystem import Disk
 from consumer.intake.outbound import Outbound
 from consumer.intake.resume import Committed
 from consumer.intake.source import CommitRefused, Source
+from consumer.observations import Checkpointed, CommitEnded, Observe, unobserved
 from consumer.runs import checkpoint
 from consumer.runs.book import RunBook
 from consumer.settings import Settings
@@ -40,7 +41,7 @@ class _Snapshot(Struct):
     positions: dict[TopicPartition, int]
     watermarks: dict[TopicPartition, int]
     folders: list[Path]
-    job: Future[None] | None = None
+    job: Future[float] | None = None
 
 
 class Saving:
@@ -57,6 +58,7 @@ class Saving:
         disk: Disk,
         executor: Executor,
         clock: Callable[[], float],
+        observe: Observe = unobserved,
     ) -> None:
         self._settings = settings
         self._book = book
@@ -66,6 +68,7 @@ class Saving:
         self._disk = disk
         self._executor = executor
         self._clock = clock
+        self._observe = observe
         self._floors: dict[TopicPartition, int] = {}
         self._garbage: list[Path] = []
         self._snapshot: _Snapshot | None = None
@@ -106,11 +109,10 @@ class Saving:
             if self._outbound.acknowledged() < snapshot.letters:
                 return
             if snapshot.content == self._durable:
+                self._observe(Checkpointed("unchanged"))
                 self._finish(snapshot, owned, may_remove=may_remove)
                 return
-            snapshot.job = self._executor.submit(
-                checkpoint.write, self._settings.state_path, snapshot.content, self._disk
-            )
+            snapshot.job = self._executor.submit(self._write, snapshot.content)
         if snapshot.job.done():
             self._complete(snapshot, owned, may_remove=may_remove)
 
@@ -151,17 +153,25 @@ class Saving:
             folders=garbage,
         )
 
+    def _write(self, content: bytes) -> float:
+        """Off the thread. Returns the seconds it took."""
+        begun_at = self._clock()
+        checkpoint.write(self._settings.state_path, content, self._disk)
+        return self._clock() - begun_at
+
     def _complete(self, snapshot: _Snapshot, owned: Collection[int], *, may_remove: bool) -> None:
         assert snapshot.job is not None
         try:
-            snapshot.job.result()
+            seconds = snapshot.job.result()
         except OSError as error:
             # The former checkpoint stands, and so do its folders; the next one is tried in due time.
             self._snapshot, self._saved_at = None, self._clock()
             self._garbage += snapshot.folders
+            self._observe(Checkpointed("failed"))
             _log.error("checkpoint_failed", reason=str(error), state=self._settings.state)
             return
         self._durable = snapshot.content
+        self._observe(Checkpointed("written", seconds))
         self._finish(snapshot, owned, may_remove=may_remove)
 
     def _finish(self, snapshot: _Snapshot, owned: Collection[int], *, may_remove: bool) -> None:
@@ -187,7 +197,12 @@ class Saving:
             )
             self._floors[place] = max(self._floors.get(place, 0), snapshot.positions[place])
             offsets[place] = Committed(self._floors[place], msgspec.json.encode(metadata).decode())
+        if not offsets:
+            return
         try:
             self._source.commit(offsets)
         except CommitRefused as error:
+            self._observe(CommitEnded(accepted=False))
             _log.warning("commit_refused", reason=str(error))
+        else:
+            self._observe(CommitEnded(accepted=True))

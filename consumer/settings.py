@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 from consumer.errors import UsageError
 
 DEFAULT_BROKERS = "127.0.0.1:9092"
+DEFAULT_HTTP = "127.0.0.1:9464"
 
 _REPO = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _NAME_WITH_MODEL_MAX = 64  # of the Hub's 96 characters: the rest is the model's
@@ -231,6 +232,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             which the worker stops, rather than bury what a bad deployment sends. Late ones do not count.
         group_instance_id: Static membership: this member's own name in the group, the same after a restart.
             Never mix members with and without one in a group.
+        http: Where metrics and health are served, ``HOST:PORT``; "" for nowhere.
         durable: Where a run must be before its receipt is written: the output folder, which must outlive the
             worker's disk; or the Hub.
         hub: The archive on the Hugging Face Hub.
@@ -254,6 +256,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     watchdog_s: Annotated[float, Meta(gt=0)] = 300.0
     dead_letters_in_a_row_max: Annotated[int, Meta(ge=1)] = 100_000
     group_instance_id: str = ""
+    http: str = DEFAULT_HTTP
     durable: Literal["output", "hub"] = "output"
     hub: Hub = Hub()
 
@@ -292,6 +295,24 @@ def load(
     Raises:
         UsageError: a file that cannot be read, an unknown setting, a value of the wrong kind.
     """
+    try:
+        return msgspec.convert(
+            given(flags=flags, config=config, environ=environ),
+            Settings,
+            strict=False,
+            dec_hook=_convert_secret,
+        )
+    except msgspec.ValidationError as error:
+        raise UsageError(f"setting refused: {error}") from error
+
+
+def given(
+    *,
+    flags: Mapping[str, Any] | None = None,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What somebody set, whether right or wrong; the rest has its default. As `load`."""
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = _from_file(config) if config else {}
     if "KAFKA_BOOTSTRAP_SERVERS" in environ:
@@ -309,10 +330,7 @@ def load(
             values[name] = value
         elif isinstance(before := values.get(part, {}), dict):
             values[part] = before | {field: value}
-    try:
-        return msgspec.convert(values, Settings, strict=False, dec_hook=_convert_secret)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"setting refused: {error}") from error
+    return values
 
 
 def _add_part(values: dict[str, Any], part: str, environ: Mapping[str, str]) -> None:

@@ -91,3 +91,17 @@ class DecodedSamples(Struct, frozen=True):
     rejected: Sequence[RejectedRow] = ()
     repaired: frozenset[int] = frozenset()
     scores_dropped: frozenset[int] = frozenset()
+
+
+class OutboxReading(Struct, frozen=True):
+    """How the outbox stands, for who watches.
+
+    Attributes:
+        depth: Runs that are not archived yet, by state: ``queued``, ``pushing``, ``parked``.
+        oldest_age_s: How long the oldest of them has been waiting; 0 without any.
+        pushes: Pushes since the outbox was made, by outcome: ``archived``, ``retried``, ``parked``.
+    """
+
+    depth: dict[str, int]
+    oldest_age_s: float
+    pushes: dict[str, int]

@@ -13,8 +13,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from msgspec import Struct
-
 from consumer.closing import Closing
 from consumer.errors import BrokerAwayError, DeadLetterLimit, DiskFullError
 from consumer.expiry import Expiry
@@ -25,32 +23,34 @@ from consumer.intake.outbound import Outbound
 from consumer.intake.receipts import Receipts
 from consumer.intake.resume import decide
 from consumer.intake.source import Assigned, Source
+from consumer.observations import (
+    Counts,
+    DiskHeld,
+    Observe,
+    Rebalanced,
+    Standing,
+    Turned,
+    unobserved,
+)
 from consumer.runs.book import Event, RunBook, role_of
+from consumer.runs.window import Window
 from consumer.saving import Saving
 from consumer.settings import Settings
 from consumer.telemetry.logs import logger
-from consumer.vocabulary import Record, RejectedRow, Role, TopicPartition
+from consumer.vocabulary import DecodedSamples, Record, RejectedRow, Role, TopicPartition
 from schemas.events import RunExpired
-from schemas.state import Receipt
+from schemas.state import Receipt, RunState
 
 # Kafka may be away for so long while dead letters wait for it; then the worker ends, and begins again.
 FLUSH_TIMEOUT_S = 120.0
 
 TELL_AGAIN_AFTER_S = 10.0
 
+STANDING_EVERY_S = 1.0
+
 _T = TypeVar("_T")
 
 _log = logger(__name__)
-
-
-class Counts(Struct):
-    """What this process met since it started; for people, never for artefacts."""
-
-    records: int = 0
-    rows: int = 0
-    dead_letters: int = 0
-    replayed: int = 0
-    closed: int = 0
 
 
 class Worker:
@@ -70,6 +70,8 @@ class Worker:
         saving: Saving,
         topic_ids: Mapping[str, str],
         clock: Callable[[], float],
+        observe: Observe = unobserved,
+        window: Window | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -82,6 +84,10 @@ class Worker:
         self._saving = saving
         self._topic_ids = topic_ids
         self._clock = clock
+        self._observe = observe
+        self._window = window
+        self._stood_at = clock() - STANDING_EVERY_S
+        self._ends: dict[TopicPartition, int] = {}
         topics = settings.topics
         roles: dict[str, list[Role]] = {}
         roles.setdefault(topics.samples, []).append("samples")
@@ -96,6 +102,7 @@ class Worker:
         self._idle_since: float | None = None
         self._stop = False
         self.turns = 0
+        self.turned_at = clock()
         self.is_drained = False
         self.counts = Counts()
 
@@ -136,7 +143,7 @@ class Worker:
 
     def tick(self) -> bool:
         """One turn of the loop. Returns True if records came."""
-        self.turns += 1
+        self._turn()
         records = self._source.poll()
         self._take_assignments()
         for record in records:
@@ -148,7 +155,12 @@ class Worker:
         self._forget_lost()
         abandoned = self._closing.has_abandoned() or self._expiry.is_reading()
         self._saving.advance(self._owned, may_remove=not abandoned)
+        self._tell(records)
         return bool(records)
+
+    def _turn(self) -> None:
+        self.turns += 1
+        self.turned_at = self._clock()
 
     def _step(self, record: Record) -> None:
         """Take one record to where it belongs: a run, a dead letter, or a count."""
@@ -169,7 +181,7 @@ class Worker:
                 self._book.note_early(record, event, roles)
                 self.counts.replayed += 1
             else:
-                run = run or self._patiently(lambda: self._book.open(record, event.run_id))
+                run = run or self._open(record, event.run_id)
                 if self._book.take(run, record, event, roles) == "late":
                     self._bury(record, "late")
                 else:
@@ -179,10 +191,22 @@ class Worker:
                         self._bury(record, "bad-rows", rejected[0].reason, rejected)
                     else:
                         state.buried_in_a_row = 0
-                    self.counts.rows += len(getattr(event, "rows", ()))
+                    if isinstance(event, DecodedSamples):
+                        self._count(event)
         state.positions[record.topic] = record.offset + 1
         if self._book.spool.is_full:
             self._patiently(self._book.spool.flush)
+
+    def _open(self, record: Record, run_id: str) -> RunState:
+        run = self._patiently(lambda: self._book.open(record, run_id))
+        _log.info("run_opened", run_id=run_id, partition=record.partition, offset=record.offset)
+        return run
+
+    def _count(self, event: DecodedSamples) -> None:
+        self.counts.rows += len(event.rows)
+        self.counts.repaired += len(event.repaired)
+        self.counts.scores_dropped += len(event.scores_dropped)
+        self.counts.rejected += len(event.rejected)
 
     def _after_closing(self, record: Record, receipt: Receipt, event: Event) -> None:
         """A record of a run that is closed: up to its cut a replay, above it late."""
@@ -216,10 +240,13 @@ class Worker:
             self._told[reason] = (told_at, untold + 1)
             return
         self._told[reason] = (self._clock(), 0)
+        # Of what could be decoded the key is the run's name.
+        named = {"run_id": (record.key or b"").decode()} if reason in {"late", "bad-rows"} else {}
         _log.warning(
             "dead_letter",
             reason=reason,
             detail=detail,
+            **named,
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
@@ -247,12 +274,15 @@ class Worker:
         """Fold what was noted: one poll may see several rebalances, and only the last holds."""
         for change in self._source.assignments():
             if isinstance(change, Assigned):
+                self._observe(Rebalanced("assigned"))
                 self._assigned_once = True
                 self._gained |= change.partitions
-            else:
+            elif change.partitions:
+                self._observe(Rebalanced("lost"))
                 self._gained -= change.partitions
                 self._owned -= change.partitions
                 self._lost_at |= dict.fromkeys(change.partitions, self._clock())
+                _log.info("partitions_lost", partitions=sorted(change.partitions))
 
     def _start(self, partition: int) -> None:
         """Decide where a partition resumes and let it flow."""
@@ -277,6 +307,8 @@ class Worker:
         for topic, end in resume.tainted_below.items():
             state.tainted_below[topic] = end
             _log.error("log_begins_above_start", topic=topic, partition=partition, tainted_below=end)
+        for place, one in ends.items():
+            self._ends[place] = one.end
         self._saving.start(partition, resume.committed)
         self._source.start(partition, resume.start)
         self._owned.add(partition)
@@ -315,20 +347,57 @@ class Worker:
         told = False
         while True:
             try:
-                return action()
+                done = action()
             except OSError as error:
                 if not is_disk_full(error):
                     raise
                 if not told:
                     _log.error("disk_full", reason=str(error), state=self._settings.state)
                     told = True
+                    self._observe(DiskHeld(waiting=True))
                 if self._stop:
                     raise DiskFullError(
                         f"stopped while the disk was full: {error}; nothing is lost, the log is read again"
                     ) from error
                 self._source.hold()
                 self._note_losses()
-                self.turns += 1
+                self._turn()
+            else:
+                if told:
+                    _log.info("disk_has_room", state=self._settings.state)
+                    self._observe(DiskHeld(waiting=False))
+                return done
+
+    def _tell(self, records: Sequence[Record]) -> None:
+        """Tell those who watch: of every turn, how things stand now and then, of open runs who asks."""
+        self._observe(Turned(records, self.counts))
+        if self._clock() - self._stood_at >= STANDING_EVERY_S:
+            self._stood_at = self._clock()
+            self._observe(self._standing())
+        if self._window is not None:
+            self._window.show(lambda: [self._book.partitions[number] for number in self._owned])
+
+    def _standing(self) -> Standing:
+        lag = {}
+        for partition in self._owned:
+            for topic, position in self._book.partitions[partition].positions.items():
+                place = TopicPartition(topic, partition)
+                end = self._source.end_as_heard(place)
+                end = self._ends.get(place, 0) if end is None else end
+                lag[place] = max(0, end - position)
+        runs = [run for partition in self._owned for run in self._book.partitions[partition].runs.values()]
+        return Standing(
+            assigned=self._assigned_once,
+            owned=frozenset(self._owned),
+            waiting=frozenset(self._gained),
+            lag=lag,
+            open_runs=len(runs),
+            closing=self._closing.number(self._owned),
+            blocked=self._closing.blocked,
+            opened_ms=min((run.opened_ms for run in runs if run.opened_ms >= 0), default=None),
+            seen_ms=min((run.seen_ms for run in runs if run.seen_ms >= 0), default=None),
+            unacknowledged=self._outbound.pending,
+        )
 
     def _at_end(self) -> Collection[int]:
         """Owned partitions whose input topics are read to their ends; none while the broker does not say."""

@@ -28,7 +28,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -37,6 +37,7 @@ from msgspec import Struct
 
 from consumer.errors import StateError
 from consumer.telemetry.logs import logger
+from consumer.vocabulary import OutboxReading
 from schemas.results import RunStatus
 
 OUTBOX_FILE = "outbox.sqlite"
@@ -313,7 +314,7 @@ class Outbox:
     def oldest_at(self) -> float | None:
         """Since when the longest waiting errand waits, parked ones too; None if nothing waits."""
         [(moment,)] = self._read(
-            "SELECT min(queued_at) FROM errands WHERE state NOT IN ('archived', 'dropped')"
+            "SELECT min(queued_at) FROM errands WHERE state IN ('queued', 'pushing', 'parked')"
         )
         return None if moment is None else float(moment)
 
@@ -433,6 +434,31 @@ def _check(database: sqlite3.Connection) -> None:
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
     database.execute(f"SELECT {_COLUMNS} FROM errands LIMIT 1").fetchone()  # noqa: S608 - ours
+
+
+class OutboxWatch:
+    """How the outbox in a state folder stands, for who watches; from any thread, but one at a time."""
+
+    def __init__(self, state: Path, *, now: Callable[[], float]) -> None:
+        self._state = state
+        self._now = now
+        self._outbox: Outbox | None = None
+
+    def __call__(self) -> OutboxReading | None:
+        """None: there is none, or it cannot be read."""
+        try:
+            if self._outbox is None and has_outbox(self._state):
+                self._outbox = Outbox(self._state)
+            if self._outbox is None:
+                return None
+            oldest_at = self._outbox.oldest_at()
+            return OutboxReading(
+                self._outbox.depth(),
+                0.0 if oldest_at is None else max(0.0, self._now() - oldest_at),
+                self._outbox.outcomes(),
+            )
+        except (OSError, StateError):
+            return None
 
 
 def has_outbox(state: Path) -> bool:

@@ -21,11 +21,12 @@ from consumer.demo.synthetic import Facts, SyntheticEvaluation
 from consumer.errors import EvalsinkError, VerificationError
 from consumer.intake.outbound import Outbound
 from consumer.kafka_client import connect
+from consumer.observations import Counts
 from consumer.report.table import render
 from consumer.report.verify import find_results, read_run, verify_run
 from consumer.settings import Settings
 from consumer.telemetry import logs
-from consumer.worker import Counts, Worker
+from consumer.worker import Worker  # noqa: TC001 - one way to import, whatever for
 
 DEFAULT_OUTPUT = Path("demo-output")
 """Git-ignored, and made anew each time; a folder that the user names is never emptied."""

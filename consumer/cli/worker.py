@@ -1,14 +1,20 @@
 """``evalsink worker``."""
 
+import importlib.metadata
+import time
 from pathlib import Path
 
 import click
 
 from consumer import assembly, settings
+from consumer.archive.outbox import OutboxWatch
 from consumer.cli import options
 from consumer.errors import DeterminismError
 from consumer.liveness import Watchdog, stop_on_signals
+from consumer.monitoring import Monitor, no_outbox
 from consumer.telemetry import logs
+
+_log = logs.logger(__name__)
 
 
 @click.command(short_help="Consume events into published runs.")
@@ -44,6 +50,11 @@ from consumer.telemetry import logs
     help="Give an open run up, and publish it as incomplete, after so long without a record. Default: 86400.",
 )
 @options.hub()
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    help='Serve /metrics, /healthz, /readyz and /runs there; "" for nowhere. Default: 127.0.0.1:9464.',
+)
 @options.config()
 def command(  # noqa: PLR0917 - click passes them by name
     brokers: str | None,
@@ -54,6 +65,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     grace: float | None,
     abandon_after: float | None,
     hub_repo: str | None,
+    http: str | None,
     config: Path | None,
     *,
     hub_public: bool | None,
@@ -77,23 +89,38 @@ def command(  # noqa: PLR0917 - click passes them by name
       evalsink worker --output runs --state state --hub-repo my-org/evaluations
     """  # noqa: D301 - click wants the control character, not the two letters
     logs.configure()
-    chosen = settings.load(
-        flags={
-            "brokers": brokers,
-            "output": output,
-            "state": state,
-            "group": group,
-            "grace_s": grace,
-            "abandon_after_s": abandon_after,
-            "hub.repo": hub_repo,
-            "hub.public": hub_public,
-        },
-        config=config,
-    )
-    with assembly.worker(chosen) as worker:
+    flags = {
+        "brokers": brokers,
+        "output": output,
+        "state": state,
+        "group": group,
+        "grace_s": grace,
+        "abandon_after_s": abandon_after,
+        "http": http,
+        "hub.repo": hub_repo,
+        "hub.public": hub_public,
+    }
+    chosen = settings.load(flags=flags, config=config)
+    watch = OutboxWatch(chosen.state_path, now=time.time) if chosen.hub.enabled else no_outbox
+    monitor = Monitor(chosen, outbox=watch)
+    with (
+        monitor.listening(insist="http" in settings.given(flags=flags, config=config)),
+        assembly.worker(chosen, observe=monitor.observe, window=monitor.window) as worker,
+    ):
+        monitor.attach(worker)
+        _log.info(
+            "worker_started",
+            version=importlib.metadata.version("evalsink"),
+            brokers=chosen.brokers,
+            group=chosen.group,
+            output=chosen.output,
+            state=chosen.state,
+        )
         stop_on_signals(worker, chosen.drain_timeout_s)
         with Watchdog(lambda: worker.turns, chosen.watchdog_s):
             worker.run(exit_when_idle_s=exit_when_idle)
+        counts = worker.counts
+        _log.info("worker_stopped", records=counts.records, rows=counts.rows, closed=counts.closed)
     if worker.violations:
         raise DeterminismError(
             "not published (determinism_violation or close_out_crashed in the log says why): "

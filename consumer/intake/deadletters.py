@@ -12,16 +12,25 @@ bytes, secrets included.
 from collections.abc import Mapping, Sequence
 
 from consumer.intake.outbound import Outbound
+from consumer.observations import Buried, Observe, unobserved
 from consumer.vocabulary import Record, RejectedRow
 
 
 class DeadLetters:
     """Writes them."""
 
-    def __init__(self, outbound: Outbound, *, topic: str, topic_ids: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        outbound: Outbound,
+        *,
+        topic: str,
+        topic_ids: Mapping[str, str],
+        observe: Observe = unobserved,
+    ) -> None:
         self._outbound = outbound
         self._topic = topic
         self._topic_ids = topic_ids
+        self._observe = observe
 
     def send(self, record: Record, reason: str, detail: str = "", rows: Sequence[RejectedRow] = ()) -> None:
         """Write one; `Outbound.acknowledged` tells when it is durable."""
@@ -46,3 +55,4 @@ class DeadLetters:
             value=bytes(record.value or b""),
             headers=headers,
         )
+        self._observe(Buried(reason))

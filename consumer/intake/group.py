@@ -22,7 +22,7 @@ from kafka.errors import (
     RebalanceInProgressError,
 )
 
-from consumer.errors import BrokerError
+from consumer.errors import BrokerAwayError, BrokerError
 from consumer.intake.resume import Committed, TopicEnds
 from consumer.intake.source import Assigned, Assignment, CommitRefused, Lost
 from consumer.kafka_client import Connection, broker_errors
@@ -206,11 +206,18 @@ class GroupSource:
         if not wanted:
             return {}
         with broker_errors("reading the ends of the log"):
-            beginnings = self._consumer.beginning_offsets(wanted)
-            ends = self._consumer.end_offsets(wanted)
+            beginnings = self._consumer.beginning_offsets(wanted, timeout_ms=_REQUEST_TIMEOUT_MS)
+            ends = self._consumer.end_offsets(wanted, timeout_ms=_REQUEST_TIMEOUT_MS)
         return {
             TopicPartition(one.topic, one.partition): TopicEnds(beginnings[one], ends[one]) for one in wanted
         }
+
+    def end_as_heard(self, place: TopicPartition) -> int | None:
+        """The high watermark that came with the last fetch."""
+        one = KafkaTopicPartition(*place)
+        # The I/O thread may take it away at any moment; `highwater` would raise.
+        state = self._consumer._subscription.assignment.get(one)  # noqa: SLF001 - see above
+        return None if state is None else state.highwater
 
     def start(self, partition: int, offsets: Mapping[str, int]) -> None:
         """Seek and let flow."""
@@ -219,14 +226,20 @@ class GroupSource:
         self._consumer.resume(*(KafkaTopicPartition(topic, partition) for topic in offsets))
 
     def position(self, partition: int) -> Mapping[str, int]:
-        """Next offsets."""
-        with broker_errors("reading positions"):
-            return {
-                topic: self._consumer.position(
-                    KafkaTopicPartition(topic, partition), timeout_ms=_REQUEST_TIMEOUT_MS
-                )
-                for topic in self._topics
-            }
+        """Next offsets.
+
+        Raises:
+            BrokerAwayError: a rebalance took the partition a moment ago.
+        """
+        positions = {}
+        for topic in self._topics:
+            # Not the client's own `position`: with a broker away it waits for its whole time-out, for each
+            # partition in turn, to validate what `start` set. Reading validates it anyway.
+            state = self._consumer._subscription.assignment.get(KafkaTopicPartition(topic, partition))  # noqa: SLF001 - see above
+            if state is None or state.position is None:
+                raise BrokerAwayError(f"partition {partition} of {topic} is not assigned any more")
+            positions[topic] = state.position.offset
+        return positions
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         """Commit all of `offsets` in one request.

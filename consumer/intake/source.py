@@ -54,6 +54,9 @@ class Source(Protocol):
     def ends(self, partitions: Collection[int]) -> Mapping[TopicPartition, TopicEnds]:
         """First readable offset and end per topic-partition."""
 
+    def end_as_heard(self, place: TopicPartition) -> int | None:
+        """The log's end as the broker last told it by the way; None where it has not. Never waits."""
+
     def start(self, partition: int, offsets: Mapping[str, int]) -> None:
         """Let a partition flow from these offsets."""
 

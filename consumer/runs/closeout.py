@@ -64,6 +64,9 @@ class ClosedRun(Struct, frozen=True):
         sha256: Of the results JSON, hex.
         rows: Published rows of all tasks.
         size: Bytes of the samples files.
+        duplicates: Rows of all tasks that came again with equal bytes.
+        conflicts: Rows that came again with other bytes, and lost.
+        superseded: Rows of a lower attempt that lost.
     """
 
     status: RunStatus
@@ -72,6 +75,9 @@ class ClosedRun(Struct, frozen=True):
     sha256: str
     rows: int
     size: int
+    duplicates: int = 0
+    conflicts: int = 0
+    superseded: int = 0
 
 
 def close_out(spooled: SpooledRun, tools: Tools) -> ClosedRun:
@@ -163,6 +169,9 @@ def _compose(spooled: SpooledRun, tools: Tools, staging: Staging) -> ClosedRun:
         sha256=sha256,
         rows=sum(task.copied.rows for task in tasks),
         size=sum(task.copied.size for task in tasks),
+        duplicates=sum(task.copied.duplicates for task in tasks),
+        conflicts=sum(task.copied.conflicts for task in tasks),
+        superseded=sum(task.copied.superseded for task in tasks),
     )
 
 

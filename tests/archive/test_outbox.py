@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.archive.outbox import MIRROR_FACT, OUTBOX_FILE, Outbox, PusherLock, has_outbox
+from consumer.archive.outbox import MIRROR_FACT, OUTBOX_FILE, Outbox, OutboxWatch, PusherLock, has_outbox
 from consumer.errors import StateError
 from tests.observing import until
 
@@ -198,6 +198,25 @@ def test_a_full_disk_is_an_error_that_a_worker_waits_out(tmp_path):
         outbox.enter_missing([(f"{number:0200d}", "r", "complete", "0") for number in range(1000)], now=0.0)
     assert {} == states(outbox)
     assert errno.ENOSPC == refusal.value.errno
+
+
+def test_who_watches_sees_what_waits_for_how_long_and_what_came_of_it(tmp_path):
+    watch = OutboxWatch(tmp_path, now=lambda: 100.0)
+    assert watch() is None
+    outbox = Outbox(tmp_path)
+    for moment, name in enumerate("abcd"):
+        enter(outbox, name, now=10.0 * moment)
+    a, b, c, _ = outbox.due(100.0, limit=4)
+    outbox.archive([a], now=50.0)
+    outbox.park([b], "no", next_at=1000.0)
+    outbox.begin([c])
+    outbox.count("archived")
+    outbox.count("retried", 3)
+    reading = watch()
+    assert {"archived": 1, "parked": 1, "pushing": 1, "queued": 1} == reading.depth
+    assert (90.0, {"archived": 1, "retried": 3}) == (reading.oldest_age_s, reading.pushes)
+    outbox.archive([b, c, *outbox.due(100.0, limit=4)], now=60.0)
+    assert 0.0 == watch().oldest_age_s
 
 
 ENTERING = """

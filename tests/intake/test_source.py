@@ -1,6 +1,7 @@
 """The contract of `consumer.intake.source.Source`, held by `GroupSource` on both brokers."""
 
 import contextlib
+import time
 
 import pytest
 from confluent_kafka import Producer as TransactionalProducer
@@ -8,7 +9,7 @@ from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import MemberToRemove
 
-from consumer.errors import BrokerError
+from consumer.errors import BrokerAwayError, BrokerError
 from consumer.intake.group import GroupSource
 from consumer.intake.resume import Committed, TopicEnds
 from consumer.intake.source import Assigned, CommitRefused, Lost
@@ -254,3 +255,29 @@ def test_a_member_never_makes_topics_not_even_where_the_broker_would(kafka_jars,
         client = KafkaAdminClient(**broker.connect().settings)
         assert [] == [topic for topic in client.list_topics() if topic.startswith("absent")]
         client.close()
+
+
+@pytest.mark.kafka
+def test_positions_are_told_at_once_while_the_broker_is_away_and_ends_as_last_heard(
+    kafka_jars, tmp_path, join
+):
+    with RealKafka(tmp_path) as kafka:
+        broker = Broker(kafka.bootstrap, embedded=False)
+        topics = broker.topics()
+        produce(broker, one_each(topics))
+        member = join(broker, topics, broker.name("group"))
+        place = TopicPartition(topics.samples, 1)
+        assert member.source.end_as_heard(place) is None
+        member.start_all()
+        member.read(8)
+        kafka.stop()
+        # The client's own `position` would wait for 30 s, eight times.
+        asked = time.monotonic()
+        assert all(
+            dict.fromkeys(topics.inputs, 1) == member.source.position(partition) for partition in range(4)
+        )
+        assert time.monotonic() - asked < 5
+        assert 1 == member.source.end_as_heard(place)
+        assert member.source.end_as_heard(TopicPartition(topics.samples, 99)) is None
+        with pytest.raises(BrokerAwayError, match="not assigned"):
+            member.source.position(99)

@@ -12,6 +12,7 @@ from consumer import assembly, closing
 from consumer.errors import DiskFullError
 from consumer.filesystem import Disk
 from consumer.kafka_client import admin
+from consumer.observations import DiskHeld
 from consumer.runs import index
 from consumer.runs.spool import Spool
 from consumer.vocabulary import TopicPartition
@@ -85,8 +86,9 @@ def test_while_the_disk_is_full_a_worker_waits_as_a_member_and_then_loses_nothin
 ):
     stage = real_stage
     first, second = mixed(*evaluations(4)), mixed(*evaluations(4, "s"))
-    room, holds, started = Room(), [], []
-    with assembly.worker(stage.settings(poll_records_max=30, poll_timeout_ms=20)) as worker:
+    room, holds, started, told = Room(), [], [], []
+    settings = stage.settings(poll_records_max=30, poll_timeout_ms=20)
+    with assembly.worker(settings, observe=told.append) as worker:
         start, hold = worker._source.start, worker._source.hold
 
         def holding():
@@ -113,6 +115,7 @@ def test_while_the_disk_is_full_a_worker_waits_as_a_member_and_then_loses_nothin
     assert 1 == len(before)
     assert (4, len(first) + len(second), 8) == (len(started), counts.records, counts.closed)
     assert room.refused >= 20
+    assert [True, False] == [one.waiting for one in told if isinstance(one, DiskHeld)]
     assert undisturbed(stage) == stage.tree()
     assert [] == stage.letters()
 

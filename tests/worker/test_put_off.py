@@ -39,6 +39,8 @@ def test_a_worker_whose_start_is_put_off_is_not_idle():
         take_closed=nothing,
         take_damaged=nothing,
         has_abandoned=lambda: False,
+        number=lambda _owned: 0,
+        blocked={},
     )
     worker = Worker(
         Settings(),
