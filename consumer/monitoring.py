@@ -78,7 +78,6 @@ class Monitor:
         self,
         settings: Settings,
         *,
-        outbox: Callable[[], OutboxReading | None] = no_outbox,
         clock: Callable[[], float] = time.monotonic,
         now_s: Callable[[], float] = time.time,
     ) -> None:
@@ -87,6 +86,7 @@ class Monitor:
         self._now_s = now_s
         self._address = parse_address(settings.http) if settings.http else None
         self._worker: Worker | None = None
+        self._outbox: Callable[[], OutboxReading | None] = no_outbox
         self._made_at = clock()
         self._runs = OpenRuns(settings.state_path, clock=clock, now_s=now_s)
         self._metrics = Metrics(settings.topics.inputs, now_s=now_s)
@@ -99,8 +99,7 @@ class Monitor:
                 is_ready=lambda: not self.reasons(),
                 failures=lambda: guarded.failures,
                 folders={"state": settings.state_path, "output": settings.output_path},
-                # Not before the worker has it: a damaged one is moved away then.
-                outbox=lambda: outbox() if self._worker else None,
+                outbox=lambda: self._outbox(),  # noqa: PLW0108 - it is set later
             )
         )
 
@@ -141,9 +140,14 @@ class Monitor:
                 _log.info("http_listening", url=exporter.url)
             yield
 
-    def attach(self, worker: Worker) -> None:
-        """The worker is built; its loop begins."""
-        self._worker = worker
+    def attach(self, worker: Worker, outbox: Callable[[], OutboxReading | None] = no_outbox) -> None:
+        """The worker is built; its loop begins.
+
+        Args:
+            worker: It.
+            outbox: How the outbox stands, asked at each scrape by a thread of the server: it may not wait.
+        """
+        self._worker, self._outbox = worker, outbox
 
     def reasons(self) -> list[str]:
         """Why the worker is not ready; nothing if it is."""

@@ -101,13 +101,13 @@ def command(  # noqa: PLR0917 - click passes them by name
         "hub.public": hub_public,
     }
     chosen = settings.load(flags=flags, config=config)
-    watch = OutboxWatch(chosen.state_path, now=time.time) if chosen.hub.enabled else no_outbox
-    monitor = Monitor(chosen, outbox=watch)
+    monitor = Monitor(chosen)
     with (
         monitor.listening(insist="http" in settings.given(flags=flags, config=config)),
         assembly.worker(chosen, observe=monitor.observe, window=monitor.window) as worker,
     ):
-        monitor.attach(worker)
+        watch = OutboxWatch(chosen.state_path, now=time.time) if chosen.hub.enabled else no_outbox
+        monitor.attach(worker, watch)
         _log.info(
             "worker_started",
             version=importlib.metadata.version("evalsink"),

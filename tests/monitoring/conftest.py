@@ -70,10 +70,10 @@ def standing(**more):
 class Watched:
     """A monitor, the worker it believes to watch, and the time."""
 
-    def __init__(self, folder, **more):
+    def __init__(self, folder):
         self.now = 1000.0
         self.settings = Settings(state=str(folder / "state"), output=str(folder / "output"))
-        self.monitor = Monitor(self.settings, clock=lambda: self.now, now_s=lambda: self.now, **more)
+        self.monitor = Monitor(self.settings, clock=lambda: self.now, now_s=lambda: self.now)
         self.worker = SimpleNamespace(turns=0, turned_at=self.now, is_stopping=False)
 
     def observe(self, *observations):

@@ -65,8 +65,9 @@ def exposed(scrape):
 
 
 def test_a_scrape_holds_every_metric_of_the_catalogue_and_no_other(tmp_path):
-    watched = Watched(tmp_path, outbox=lambda: OutboxReading({"queued": 2}, 5.0, {"archived": 1}))
-    watched.monitor.attach(watched.worker)
+    watched = Watched(tmp_path)
+    outbox = OutboxReading({"queued": 2}, 5.0, {"archived": 1})
+    watched.monitor.attach(watched.worker, lambda: outbox)
     watched.settings.state_path.mkdir()
     watched.observe(standing(lag={TopicPartition("eval.samples", 0): 0}))
     found = exposed(watched.scrape())

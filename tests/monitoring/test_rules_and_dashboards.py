@@ -21,8 +21,9 @@ UNITS = {"none", "short", "s", "bytes", "Bps", "cps", "recps", "rowsps", "percen
 
 def full_scrape(folder):
     """A scrape with every metric there is."""
-    watched = Watched(folder, outbox=lambda: OutboxReading({"queued": 2}, 5.0, {"archived": 1}))
-    watched.monitor.attach(watched.worker)
+    watched = Watched(folder)
+    outbox = OutboxReading({"queued": 2}, 5.0, {"archived": 1})
+    watched.monitor.attach(watched.worker, lambda: outbox)
     watched.settings.state_path.mkdir()
     watched.observe(standing(lag={TopicPartition("eval.samples", 0): 3}), Buried("late"))
     return watched.scrape()

@@ -40,6 +40,10 @@ def ask(monitor, path):
     return monitor.routes[path](Request(path, "", {}))
 
 
+def lags(scrape):
+    return [value for (name, _), value in scrape.values.items() if name == "evalsink_lag_records"]
+
+
 def test_the_figures_are_what_was_sent_read_and_published(real_stage):
     stage, pages = real_stage, Pages()
     evaluation = Evaluation("r", tasks=[("mme", 30)], shards=3)
@@ -70,6 +74,8 @@ def test_the_figures_are_what_was_sent_read_and_published(real_stage):
         stage.send([last])
         worker.until(lambda: count("runs_closed_total", status="complete") == 1, "closed")
         worker.until(lambda: pages.json("/runs")["runs"] == [], "no open run is left")
+        # How things stand is told once a second.
+        worker.until(lambda: {0} == set(lags(pages.scrape())), "no lag")
         scrape = pages.scrape()
     in_samples.append(stage.record(last))
     in_aggregates = [one for one in records if one.topic == stage.topics.aggregates]
@@ -96,8 +102,7 @@ def test_the_figures_are_what_was_sent_read_and_published(real_stage):
         for reason in ("not-json", "bad-rows", "late")
     }
     assert {"not-json": 2, "bad-rows": 1, "late": 0} == letters
-    lag = [value for (name, _), value in scrape.values.items() if name == "evalsink_lag_records"]
-    assert [0] * 8 == lag
+    assert [0] * 8 == lags(scrape)
 
 
 def partitions(scrape):
