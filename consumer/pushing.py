@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from consumer.archive.outbox import Errand, Outbox, PusherLock
+from consumer.archive.lock import PusherLock
+from consumer.archive.outbox import Errand, Outbox
 from consumer.archive.parcels import Parcel, pack
 from consumer.archive.process import Order
 from consumer.report import metrics

@@ -24,24 +24,20 @@ what is on the Hub already costs no second commit. Only the worker that owns the
 
 import contextlib
 import errno
-import fcntl
-import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from consumer.errors import StateError
 from consumer.telemetry.logs import logger
-from consumer.vocabulary import OutboxReading
 from schemas.results import RunStatus
 
 OUTBOX_FILE = "outbox.sqlite"
-LOCK_FILE = "pusher.lock"
 
 OUTPUT_FACT = "output"
 """Name of the fact that says where the output folder is."""
@@ -104,33 +100,6 @@ class Errand(Struct, frozen=True):
 
 
 _COLUMNS = ", ".join(Errand.__struct_fields__)
-
-
-class PusherLock:
-    """Held by the one process that pushes from an outbox, until it ends."""
-
-    def __init__(self, state: Path, *, wait: bool = False) -> None:
-        """Take it.
-
-        Args:
-            state: State folder.
-            wait: Wait for who has it; else refuse.
-
-        Raises:
-            StateError: another process has it, and `wait` is False.
-        """
-        self._descriptor = os.open(state / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            os.close(self._descriptor)
-            raise StateError(f"a worker pushes from the outbox in {state} by itself") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
 
 
 class Outbox:
@@ -434,31 +403,6 @@ def _check(database: sqlite3.Connection) -> None:
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
     database.execute(f"SELECT {_COLUMNS} FROM errands LIMIT 1").fetchone()  # noqa: S608 - ours
-
-
-class OutboxWatch:
-    """How the outbox in a state folder stands, for who watches; from any thread, but one at a time."""
-
-    def __init__(self, state: Path, *, now: Callable[[], float]) -> None:
-        self._state = state
-        self._now = now
-        self._outbox: Outbox | None = None
-
-    def __call__(self) -> OutboxReading | None:
-        """None: there is none, or it cannot be read."""
-        try:
-            if self._outbox is None and has_outbox(self._state):
-                self._outbox = Outbox(self._state)
-            if self._outbox is None:
-                return None
-            oldest_at = self._outbox.oldest_at()
-            return OutboxReading(
-                self._outbox.depth(),
-                0.0 if oldest_at is None else max(0.0, self._now() - oldest_at),
-                self._outbox.outcomes(),
-            )
-        except (OSError, StateError):
-            return None
 
 
 def has_outbox(state: Path) -> bool:

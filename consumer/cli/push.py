@@ -18,7 +18,8 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from consumer import settings
-from consumer.archive.outbox import OUTPUT_FACT, PLACE_FACT, Errand, Outbox, PusherLock, has_outbox
+from consumer.archive.lock import PusherLock
+from consumer.archive.outbox import OUTPUT_FACT, PLACE_FACT, Errand, Outbox, has_outbox
 from consumer.archive.parcels import Parcel, ParcelError, check_files, pack, place_of, repositories
 from consumer.cli import options
 from consumer.cli.text import duration, printable

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from consumer import assembly, settings
-from consumer.archive.outbox import OutboxWatch
+from consumer.archive.watch import OutboxWatch
 from consumer.cli import options
 from consumer.errors import DeterminismError
 from consumer.liveness import Watchdog, stop_on_signals

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from consumer.archive.outbox import PLACE_FACT, PusherLock
+from consumer.archive.lock import PusherLock
+from consumer.archive.outbox import PLACE_FACT
 from schemas.names import hash8
 from tests.acceptance.conftest import ROOT, environment, evalsink
 from tests.archive.conftest import REPO

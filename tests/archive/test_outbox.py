@@ -13,7 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.archive.outbox import MIRROR_FACT, OUTBOX_FILE, Outbox, OutboxWatch, PusherLock, has_outbox
+from consumer.archive.lock import PusherLock
+from consumer.archive.outbox import MIRROR_FACT, OUTBOX_FILE, Outbox, has_outbox
+from consumer.archive.watch import OutboxWatch
 from consumer.errors import StateError
 from tests.observing import until
 
