@@ -238,14 +238,14 @@ class Outbox:
         )
 
     def recover(self, *, now: float) -> int:
-        """Queue again what a pusher that ended was at; ever later what was in its hands each time it did.
+        """Queue again what a pusher that ended was at; later, what was in its hands five times and more.
 
         For who holds the `PusherLock`. Returns how many.
         """
         with self._write() as db:
             return db.execute(
                 "UPDATE errands SET state = 'queued', attempts = attempts + 1, next_at = "
-                "CASE WHEN attempts < 2 THEN next_at ELSE ? + min(3600, 60 << min(attempts, 6)) END, "
+                "CASE WHEN attempts < 4 THEN next_at ELSE ? + min(3600, 30 << min(attempts, 7)) END, "
                 "reason = 'the process that pushed it ended' WHERE state = 'pushing'",
                 (now,),
             ).rowcount

@@ -155,7 +155,7 @@ def test_what_ended_the_pusher_again_and_again_is_tried_ever_later(tmp_path):
         [errand] = outbox.waiting()
         waits.append(max(0.0, errand.next_at - now))
         now += waits[-1]
-    assert [0.0, 0.0, 240.0] == waits[:3]
+    assert [0.0, 0.0, 0.0, 0.0, 480.0] == waits[:5]
     assert waits == sorted(waits)
     assert 3600.0 == waits[-1]
 
@@ -285,7 +285,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox.begin(batch)
         for errand in batch:
             _, next_at, since = self.plain[errand.results]
-            late = self.now + min(3600, 60 << min(errand.attempts, 6)) if errand.attempts >= 2 else next_at
+            late = self.now + min(3600, 30 << min(errand.attempts, 7)) if errand.attempts >= 4 else next_at
             moved = {
                 "archive": ("archived", next_at, since),
                 "put off": ("queued", self.now + wait, since),
