@@ -1,0 +1,27 @@
+"""A worker group to which everything happens leaves what one leaves to which nothing happens.
+
+`EVALSINK_PROOF_EXAMPLES` says how many examples are tried; the quick number here is for every build.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.proof.worker_group import WorkerGroup, totals
+
+QUICK_EXAMPLES = 200
+STEPS = 30
+
+
+def test_whatever_happens_to_the_workers_the_files_are_those_of_one_undisturbed_worker():
+    totals.clear()
+    profile = settings(
+        max_examples=int(os.environ.get("EVALSINK_PROOF_EXAMPLES") or QUICK_EXAMPLES),
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(WorkerGroup, settings=profile)
+    print(dict(totals))  # noqa: T201 - pytest -s shows it
+    assert {"complete", "incomplete", "kills", "power cuts", "zombies"} <= totals.keys()

@@ -1,0 +1,420 @@
+"""A worker group and all that may happen to it, as a state machine that hypothesis drives.
+
+At the end of every example everybody is started undisturbed and works until nothing is left. Then the published tree, the dead
+letters and the receipts must be those of one undisturbed worker that reads the same log from its beginning, with an empty disk;
+and what `tests.runs.oracle` says of every run, which was written from the rules alone.
+"""
+
+import random
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from consumer.errors import BrokerError
+from consumer.intake.decode import Rejection, decode
+from consumer.runs.checkpoint import CHECKPOINT_FILE
+from schemas.events import RunExpired
+from tests.proof.authors import Author, garbage
+from tests.proof.cluster import APART, PARTITIONS, TOGETHER, Cluster
+from tests.proof.members import ABANDON_AFTER_S, GRACE_S, Member
+from tests.proof.mortality import Killed, Storage, watching
+from tests.runs import oracle
+from tests.runs.logs import operations, tree
+from tests.runs.test_model import check_published
+
+NAMES = ("ann", "bob", "cyd")
+RUNS = ("r0", "r1", "r\u00e9/2", "r3")
+
+names = st.sampled_from(NAMES)
+seeds = st.integers(0, 2**16)
+few = st.integers(1, 6)
+
+totals: Counter[str] = Counter()
+"""What happened in all examples of this process, for the report."""
+
+
+class WorkerGroup(RuleBasedStateMachine):
+    """Three workers without a shared disk, one output folder, two partitions, four runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shm = Path("/dev/shm")  # noqa: S108 - SQLite's syncs cost nothing there
+        self.home = Path(tempfile.mkdtemp(prefix="proof-", dir=shm if shm.is_dir() else None))
+        self.output = self.home / "output"
+        self.output.mkdir()
+        self.storage = Storage(self.output)
+        self.members: dict[str, Member] = {}
+        self.has_failed = False
+        self._watch = watching()
+        self._watch.__enter__()
+
+    @initialize(together=st.booleans())
+    def begin(self, together: bool) -> None:
+        self.cluster = Cluster(TOGETHER if together else APART, self.storage)
+        self.author = Author(self.cluster, RUNS)
+        totals["examples"] += 1
+
+    # What is sent
+
+    @rule(run=st.sampled_from(RUNS), body=st.lists(operations, min_size=1, max_size=6), dice=seeds)
+    def send(self, run: str, body: list[Any], dice: int) -> None:
+        self.author.write(run, body, random.Random(dice))
+
+    @rule(
+        run=st.sampled_from(RUNS), body=st.lists(operations, max_size=4), dice=seeds, shuffled=st.booleans()
+    )
+    def send_to_its_end(self, run: str, body: list[Any], dice: int, shuffled: bool) -> None:
+        self.author.finish(run, body, random.Random(dice), shuffled=shuffled)
+
+    @rule(run=st.sampled_from(RUNS), dice=seeds)
+    def send_again(self, run: str, dice: int) -> None:
+        self.author.repeat(run, random.Random(dice))
+
+    @rule(
+        partition=st.sampled_from(PARTITIONS),
+        what=st.sampled_from(garbage),
+        aggregates=st.booleans(),
+        gap=st.integers(0, 2),
+    )
+    def send_garbage(self, partition: int, what: Any, aggregates: bool, gap: int) -> None:
+        topics = self.cluster.topics
+        topic = topics.aggregates if aggregates else topics.samples
+        self.cluster.append(topic, partition, *what)
+        self.cluster.skip(topic, partition, gap)
+
+    # What workers do
+
+    @rule(name=names, disk=st.sampled_from(["as it is"] * 4 + ["empty", "damaged"]), dice=seeds)
+    def start(self, name: str, disk: str, dice: int) -> None:
+        if name in self.members:
+            return
+        folder = self.home / name
+        if disk == "empty":
+            shutil.rmtree(folder, ignore_errors=True)
+        elif disk == "damaged":
+            damage(folder / "state", random.Random(dice))
+        totals[f"starts, disk {disk}"] += 1
+        self.enter(name)
+        self.rebalance(dice=dice, asleep="")
+
+    @rule(
+        name=names, turns=few, records_max=st.integers(1, 12), dice=seeds, seconds=st.sampled_from([0, 0.4, 1])
+    )
+    def work(self, name: str, turns: int, records_max: int, dice: int, seconds: float) -> None:
+        """Turns of the loop, its jobs done and its records delivered now and then."""
+        die = random.Random(dice)
+        for _ in range(turns):
+            self.act(name, lambda member: member.tick(records_max, die))
+            if die.random() < 0.5:
+                self.act(name, lambda member: member.scribe.work())
+            if die.random() < 0.3:
+                self.act(name, lambda member: member.hands.work())
+            if die.random() < 0.5:
+                self.act(name, lambda member: member.producer.deliver(die))
+            self.cluster.now_s += seconds
+
+    @rule(name=names, records_max=st.integers(1, 4), dice=seeds)
+    def read(self, name: str, records_max: int, dice: int) -> None:
+        """One turn, and nothing else."""
+        self.act(name, lambda member: member.tick(records_max, random.Random(dice)))
+
+    @rule(name=names, operations=st.integers(0, 30), first=st.integers(0, 3), scribe=st.booleans())
+    def work_a_bit_on_a_job(self, name: str, operations: int, first: int, scribe: bool) -> None:
+        self.act(
+            name,
+            lambda member: (member.scribe if scribe else member.hands).work(operations, first=first),
+        )
+
+    @rule(name=names, number=st.integers(1, 4), thank=st.booleans(), dice=seeds)
+    def deliver(self, name: str, number: int, thank: bool, dice: int) -> None:
+        self.act(name, lambda member: member.producer.deliver(random.Random(dice), number, thank=thank))
+
+    @rule(name=names)
+    def stop(self, name: str) -> None:
+        if name in self.members:
+            totals["orderly stops"] += 1
+        self.act(name, lambda member: member.stop())
+        if (member := self.members.pop(name, None)) is not None:
+            member.let_go()
+
+    @rule(seconds=st.sampled_from([1.0, 6.0, 61.0, GRACE_S + 1, ABANDON_AFTER_S + 1]))
+    def wait(self, seconds: float) -> None:
+        self.cluster.now_s += seconds
+
+    # What happens to them
+
+    @precondition(lambda self: self.members)
+    @rule(name=names, operations=st.integers(0, 60), power=st.booleans())
+    def doom(self, name: str, operations: int, power: bool) -> None:
+        """It will be killed so many durable operations from now."""
+        if name in self.members:
+            self.members[name].process.lives = operations
+            self.members[name].loses_power = power
+
+    @rule(name=names, power=st.booleans(), dice=seeds)
+    def kill(self, name: str, power: bool, dice: int) -> None:
+        if name in self.members:
+            self.members[name].loses_power = power
+            self.bury(name, random.Random(dice))
+
+    @precondition(lambda self: self.members)
+    @rule(dice=seeds)
+    def black_out(self, dice: int) -> None:
+        """Everything loses its power, the output folder too."""
+        die = random.Random(dice)
+        for name in list(self.members):
+            self.members[name].loses_power = True
+            self.bury(name, die)
+        self.storage.lose_power(self.output, die)
+        totals["black-outs"] += 1
+
+    @rule(name=names, operations=st.integers(1, 12), short=st.integers(0, 3))
+    def fill_the_disk(self, name: str, operations: int, short: int) -> None:
+        if name in self.members:
+            process = self.members[name].process
+            process.no_room, process.short_writes = operations, short
+            totals["full disks"] += 1
+
+    @rule(dice=seeds, asleep=st.sampled_from(["", "", "ann", "bob", "cyd"]))
+    def rebalance(self, dice: int, asleep: str) -> None:
+        """Partitions are dealt out anew. Who is asleep goes on with what it had."""
+        die = random.Random(dice)
+        if asleep in self.members and len(self.members) > 1:
+            self.members[asleep].source.asleep = die.choice(["stopped", "replaced"])
+            totals["zombies"] += 1
+        deal(self.cluster, self.members.values(), die)
+        totals["rebalances"] += 1
+
+    @rule(name=names)
+    def wake(self, name: str) -> None:
+        if name in self.members:
+            self.members[name].source.asleep = ""
+
+    @rule(name=names, refusals=st.integers(0, 2), away=st.integers(0, 3))
+    def trouble_with_kafka(self, name: str, refusals: int, away: int) -> None:
+        if name in self.members:
+            self.members[name].source.refusals, self.members[name].source.away = refusals, away
+
+    @rule(partition=st.sampled_from(PARTITIONS), how=st.sampled_from(["expired", "foreign", "half"]))
+    def lose_commits(self, partition: int, how: str) -> None:
+        self.cluster.forget_commits(partition, how)
+        totals["lost commits"] += 1
+
+    @rule()
+    def compact(self) -> None:
+        self.cluster.compact(self.cluster.topics.receipts)
+        self.cluster.compact(self.cluster.topics.dead_letters)
+
+    # How it is done
+
+    def enter(self, name: str, cluster: Cluster | None = None) -> None:
+        self.members[name] = Member(cluster or self.cluster, self.home / name, self.output, name)
+        try:
+            with self.members[name].process:
+                self.members[name].start()
+        except Killed:
+            self.bury(name, random.Random(0))
+
+    def act(self, name: str, call: Any) -> None:
+        member = self.members.get(name)
+        if member is None:
+            return
+        try:
+            with member.process:
+                call(member)
+        except Killed:
+            self.bury(name, random.Random(member.process.operations))
+        except BrokerError:
+            totals["ended by Kafka"] += 1
+            self.bury(name, random.Random(member.process.operations))
+        except BaseException:
+            self.has_failed = True
+            raise
+
+    def bury(self, name: str, die: random.Random) -> None:
+        """It is gone; some of what it had handed over to the network is written all the same."""
+        totals["kills"] += 1
+        member = self.members.pop(name)
+        if member.producer is not None:
+            member.producer.deliver(die, die.randint(0, 5))
+        member.let_go()
+        if member.loses_power:
+            totals["power cuts"] += 1
+            self.storage.lose_power(member.folder, die)
+
+    def teardown(self) -> None:
+        try:
+            if not self.has_failed and hasattr(self, "cluster"):
+                self.check()
+        finally:
+            for member in self.members.values():
+                member.let_go()
+            self._watch.__exit__(None, None, None)
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def check(self) -> None:
+        """Everybody is left alone; then all must be as if everybody always had been."""
+        for member in self.members.values():
+            member.undisturb()
+        for name in NAMES:
+            if name not in self.members:
+                self.enter(name)
+        deal(self.cluster, self.members.values(), random.Random(0))
+        work_to_the_end(self.members.values(), self.cluster)
+        group = list(self.members.values())
+        assert not [run for member in group for run in member.worker.violations]
+        for member in group:
+            with member.process:
+                member.stop()
+            member.let_go()
+        self.members.clear()
+        for place, end in self.cluster.ends.items():
+            if place.topic in self.cluster.ids:
+                assert self.cluster.committed[place].offset == end
+                metadata = msgspec.json.decode(self.cluster.committed[place].metadata)
+                assert metadata["w"] == end, "a watermark stays behind"
+        assert not list(self.home.glob("*/state/runs/*/*")), "a folder of a closed run is left"
+        self.compare(*self.undisturbed())
+        totals["operations"] += sum(member.process.operations for member in group)
+        totals["records"] += len(self.cluster.inputs())
+        totals["runs closed"] += len(self.cluster.receipts)
+
+    def undisturbed(self) -> tuple[Cluster, Path]:
+        """One worker, to which nothing happens, reads the same log."""
+        home = self.home / "undisturbed"
+        output = home / "output"
+        output.mkdir(parents=True)
+        cluster = self.cluster.copy_inputs(Storage(output))
+        inputs = len(cluster.inputs())
+        member = Member(cluster, home, output, "undisturbed")
+        try:
+            with member.process:
+                member.start()
+            deal(cluster, [member], random.Random(1))
+            work_to_the_end([member], cluster)
+            assert not member.worker.violations
+        finally:
+            member.let_go()
+        assert len(cluster.inputs()) == inputs, "the undisturbed worker had to ask for something"
+        return cluster, output
+
+    def compare(self, other: Cluster, output: Path) -> None:
+        mine, alone = tree(self.output), tree(output)
+        published = {path: content for path, content in mine.items() if not path.startswith("partial/")}
+        assert published == alone
+        assert self.cluster.receipts == other.receipts
+        letters = [
+            {key: (one.value, one.headers) for key, one in cluster.letters.items()}
+            for cluster in (self.cluster, other)
+        ]
+        assert letters[0] == letters[1]
+        self.compare_with_oracle(published)
+
+    def compare_with_oracle(self, published: dict[str, bytes]) -> None:
+        cluster = self.cluster
+        topics = oracle.Topics(cluster.topics.samples, cluster.topics.aggregates)
+        log = []
+        buried = set()
+        with_bad_rows = set()
+        for record in cluster.inputs():
+            event = decode(record.value, record.key, cluster.roles(record.topic))
+            place = (record.partition, record.topic, record.offset)
+            if isinstance(event, Rejection):
+                buried.add((*place, event.reason))
+                continue
+            if getattr(event, "rejected", ()):
+                with_bad_rows.add(place)
+            sent = self.author.sent.get(place)
+            if sent is None:
+                assert isinstance(event, RunExpired)
+                sent = {"type": "run_expired", "run_id": event.run_id, "last": event.last}
+            log.append((record.partition, oracle.Sent(record.topic, record.offset, record.timestamp, sent)))
+        files: set[str] = set()
+        for number, run_id in enumerate(RUNS):
+            partition = number % len(PARTITIONS)
+            verdict = oracle.judge(run_id, [one for place, one in log if place == partition], topics)
+            receipt = cluster.receipts.get(run_id)
+            if verdict is None or verdict.status is None:
+                assert receipt is None
+                continue
+            assert receipt is not None
+            buried |= {(partition, *place, reason) for place, reason in verdict.refused.items()}
+            files |= check_published(run_id, verdict, _Outcome({run_id: receipt}, published))
+            totals[verdict.status] += 1
+        late = {place[:3] for place in buried}
+        buried |= {(*place, "bad-rows") for place in with_bad_rows - late}
+        assert files == published.keys()
+        assert buried == {
+            (
+                int(headers["partition"]),
+                headers["topic"].decode(),
+                int(headers["offset"]),
+                headers["reason"].decode(),
+            )
+            for headers in (dict(one.headers) for one in cluster.letters.values())
+        }
+
+
+class _Outcome:
+    """What `check_published` asks for."""
+
+    def __init__(self, closed: dict[str, Any], tree: dict[str, bytes]) -> None:
+        self.closed, self.tree = closed, tree
+
+
+def deal(cluster: Cluster, members: Any, die: random.Random) -> None:
+    """Every partition to one of those who are awake."""
+    cluster.generation += 1
+    awake = [member for member in members if not member.source.asleep]
+    owned: dict[str, set[int]] = {member.name: set() for member in awake}
+    for partition in PARTITIONS if awake else ():
+        owned[die.choice(awake).name].add(partition)
+    for member in members:
+        member.source.pending.append((cluster.generation, frozenset(owned.get(member.name, ()))))
+
+
+def work_to_the_end(members: Any, cluster: Cluster) -> None:
+    """Work undisturbed until all is read and every run is closed."""
+    die = random.Random(0)
+    quiet = 0
+    for turn in range(2000):
+        moved = False
+        for member in members:
+            with member.process:
+                moved |= member.tick(50, die)
+                member.hands.work()
+                member.scribe.work()
+                member.producer.deliver(die)
+        cluster.now_s += 0.6
+        at_rest = not moved and all(member.is_at_rest() for member in members)
+        quiet = quiet + 1 if at_rest else 0
+        if quiet >= 6:
+            if not any(member.open_runs() for member in members):
+                return
+            if turn % 5 == 0:
+                cluster.now_s += ABANDON_AFTER_S
+    raise AssertionError("the group does not come to rest")
+
+
+def damage(state: Path, die: random.Random) -> None:
+    """One file of a worker's disk is not what it was."""
+    files = [path for path in state.rglob("*") if path.is_file() and path.name not in {"lock", "worker-id"}]
+    if not files:
+        return
+    path = die.choice(sorted(files))
+    content = path.read_bytes()
+    if path.suffix == ".jsonl" and content and die.random() < 0.5:
+        place = die.randrange(len(content))
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    elif path.name == CHECKPOINT_FILE or path.name.startswith("receipts"):
+        path.write_bytes(die.choice([b"", b"{}", content[: len(content) // 2], b"\xff" * 200]))
+    elif die.random() < 0.5:
+        path.unlink()
+    else:
+        path.write_bytes(content[: die.randint(0, len(content))])
