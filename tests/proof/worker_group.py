@@ -5,6 +5,7 @@ letters and the receipts must be those of one undisturbed worker that reads the 
 and what `tests.runs.oracle` says of every run, which was written from the rules alone.
 """
 
+import logging
 import random
 import shutil
 import tempfile
@@ -22,7 +23,7 @@ from consumer.runs.checkpoint import CHECKPOINT_FILE
 from schemas.events import RunExpired
 from tests.proof.authors import Author, garbage
 from tests.proof.cluster import APART, PARTITIONS, TOGETHER, Cluster
-from tests.proof.members import ABANDON_AFTER_S, GRACE_S, Member
+from tests.proof.members import ABANDON_AFTER_S, GRACE_S, LOST_STATE_KEEP_S, Member
 from tests.proof.mortality import Killed, Storage, watching
 from tests.runs import oracle
 from tests.runs.logs import operations, tree
@@ -31,7 +32,7 @@ from tests.runs.test_model import check_published
 NAMES = ("ann", "bob", "cyd")
 RUNS = ("r0", "r1", "r\u00e9/2", "r3")
 
-names = st.sampled_from(NAMES)
+whom = st.integers(0, len(NAMES) - 1)
 seeds = st.integers(0, 2**16)
 few = st.integers(1, 6)
 
@@ -51,14 +52,19 @@ class WorkerGroup(RuleBasedStateMachine):
         self.storage = Storage(self.output)
         self.members: dict[str, Member] = {}
         self.has_failed = False
+        # Tens of thousands of lines that nobody reads.
+        logging.getLogger("consumer").setLevel(logging.CRITICAL)
         self._watch = watching()
         self._watch.__enter__()
 
-    @initialize(together=st.booleans())
-    def begin(self, together: bool) -> None:
+    @initialize(together=st.sampled_from([False, False, True]), workers=st.integers(0, 3), dice=seeds)
+    def begin(self, together: bool, workers: int, dice: int) -> None:
         self.cluster = Cluster(TOGETHER if together else APART, self.storage)
         self.author = Author(self.cluster, RUNS)
         totals["examples"] += 1
+        for name in NAMES[:workers]:
+            self.enter(name)
+        deal(self.cluster, self.members.values(), random.Random(dice))
 
     # What is sent
 
@@ -78,22 +84,23 @@ class WorkerGroup(RuleBasedStateMachine):
 
     @rule(
         partition=st.sampled_from(PARTITIONS),
-        what=st.sampled_from(garbage),
+        what=st.integers(0, len(garbage) - 1),
         aggregates=st.booleans(),
         gap=st.integers(0, 2),
     )
-    def send_garbage(self, partition: int, what: Any, aggregates: bool, gap: int) -> None:
+    def send_garbage(self, partition: int, what: int, aggregates: bool, gap: int) -> None:
         topics = self.cluster.topics
         topic = topics.aggregates if aggregates else topics.samples
-        self.cluster.append(topic, partition, *what)
+        self.cluster.append(topic, partition, *garbage[what])
         self.cluster.skip(topic, partition, gap)
 
     # What workers do
 
-    @rule(name=names, disk=st.sampled_from(["as it is"] * 4 + ["empty", "damaged"]), dice=seeds)
-    def start(self, name: str, disk: str, dice: int) -> None:
-        if name in self.members:
-            return
+    @precondition(lambda self: len(self.members) < len(NAMES))
+    @rule(who=whom, disk=st.sampled_from(["as it is"] * 4 + ["empty", "damaged"]), dice=seeds)
+    def start(self, who: int, disk: str, dice: int) -> None:
+        absent = [name for name in NAMES if name not in self.members]
+        name = absent[who % len(absent)]
         folder = self.home / name
         if disk == "empty":
             shutil.rmtree(folder, ignore_errors=True)
@@ -103,12 +110,14 @@ class WorkerGroup(RuleBasedStateMachine):
         self.enter(name)
         self.rebalance(dice=dice, asleep="")
 
+    @precondition(lambda self: self.members)
     @rule(
-        name=names, turns=few, records_max=st.integers(1, 12), dice=seeds, seconds=st.sampled_from([0, 0.4, 1])
+        who=whom, turns=few, records_max=st.integers(1, 12), dice=seeds, seconds=st.sampled_from([0, 0.4, 1])
     )
-    def work(self, name: str, turns: int, records_max: int, dice: int, seconds: float) -> None:
+    def work(self, who: int, turns: int, records_max: int, dice: int, seconds: float) -> None:
         """Turns of the loop, its jobs done and its records delivered now and then."""
         die = random.Random(dice)
+        name = self.name_of(who)
         for _ in range(turns):
             self.act(name, lambda member: member.tick(records_max, die))
             if die.random() < 0.5:
@@ -119,26 +128,30 @@ class WorkerGroup(RuleBasedStateMachine):
                 self.act(name, lambda member: member.producer.deliver(die))
             self.cluster.now_s += seconds
 
-    @rule(name=names, records_max=st.integers(1, 4), dice=seeds)
-    def read(self, name: str, records_max: int, dice: int) -> None:
+    @precondition(lambda self: self.members)
+    @rule(who=whom, records_max=st.integers(1, 4), dice=seeds)
+    def read(self, who: int, records_max: int, dice: int) -> None:
         """One turn, and nothing else."""
-        self.act(name, lambda member: member.tick(records_max, random.Random(dice)))
+        self.act(who, lambda member: member.tick(records_max, random.Random(dice)))
 
-    @rule(name=names, operations=st.integers(0, 30), first=st.integers(0, 3), scribe=st.booleans())
-    def work_a_bit_on_a_job(self, name: str, operations: int, first: int, scribe: bool) -> None:
+    @precondition(lambda self: self.members)
+    @rule(who=whom, operations=st.integers(0, 30), first=st.integers(0, 3), scribe=st.booleans())
+    def work_a_bit_on_a_job(self, who: int, operations: int, first: int, scribe: bool) -> None:
         self.act(
-            name,
+            who,
             lambda member: (member.scribe if scribe else member.hands).work(operations, first=first),
         )
 
-    @rule(name=names, number=st.integers(1, 4), thank=st.booleans(), dice=seeds)
-    def deliver(self, name: str, number: int, thank: bool, dice: int) -> None:
-        self.act(name, lambda member: member.producer.deliver(random.Random(dice), number, thank=thank))
+    @precondition(lambda self: self.members)
+    @rule(who=whom, number=st.integers(1, 4), thank=st.booleans(), dice=seeds)
+    def deliver(self, who: int, number: int, thank: bool, dice: int) -> None:
+        self.act(who, lambda member: member.producer.deliver(random.Random(dice), number, thank=thank))
 
-    @rule(name=names)
-    def stop(self, name: str) -> None:
-        if name in self.members:
-            totals["orderly stops"] += 1
+    @precondition(lambda self: self.members)
+    @rule(who=whom)
+    def stop(self, who: int) -> None:
+        name = self.name_of(who)
+        totals["orderly stops"] += 1
         self.act(name, lambda member: member.stop())
         if (member := self.members.pop(name, None)) is not None:
             member.let_go()
@@ -150,18 +163,17 @@ class WorkerGroup(RuleBasedStateMachine):
     # What happens to them
 
     @precondition(lambda self: self.members)
-    @rule(name=names, operations=st.integers(0, 60), power=st.booleans())
-    def doom(self, name: str, operations: int, power: bool) -> None:
+    @rule(who=whom, operations=st.integers(0, 60), power=st.booleans())
+    def doom(self, who: int, operations: int, power: bool) -> None:
         """It will be killed so many durable operations from now."""
-        if name in self.members:
-            self.members[name].process.lives = operations
-            self.members[name].loses_power = power
+        member = self.members[self.name_of(who)]
+        member.process.lives, member.loses_power = operations, power
 
-    @rule(name=names, power=st.booleans(), dice=seeds)
-    def kill(self, name: str, power: bool, dice: int) -> None:
-        if name in self.members:
-            self.members[name].loses_power = power
-            self.bury(name, random.Random(dice))
+    @precondition(lambda self: self.members)
+    @rule(who=whom, power=st.booleans(), dice=seeds)
+    def kill(self, who: int, power: bool, dice: int) -> None:
+        self.members[self.name_of(who)].loses_power = power
+        self.bury(self.name_of(who), random.Random(dice))
 
     @precondition(lambda self: self.members)
     @rule(dice=seeds)
@@ -174,14 +186,14 @@ class WorkerGroup(RuleBasedStateMachine):
         self.storage.lose_power(self.output, die)
         totals["black-outs"] += 1
 
-    @rule(name=names, operations=st.integers(1, 12), short=st.integers(0, 3))
-    def fill_the_disk(self, name: str, operations: int, short: int) -> None:
-        if name in self.members:
-            process = self.members[name].process
-            process.no_room, process.short_writes = operations, short
-            totals["full disks"] += 1
+    @precondition(lambda self: self.members)
+    @rule(who=whom, operations=st.integers(1, 12), short=st.integers(0, 3))
+    def fill_the_disk(self, who: int, operations: int, short: int) -> None:
+        process = self.members[self.name_of(who)].process
+        process.no_room, process.short_writes = operations, short
+        totals["full disks"] += 1
 
-    @rule(dice=seeds, asleep=st.sampled_from(["", "", "ann", "bob", "cyd"]))
+    @rule(dice=seeds, asleep=st.sampled_from(["", "", *NAMES]))
     def rebalance(self, dice: int, asleep: str) -> None:
         """Partitions are dealt out anew. Who is asleep goes on with what it had."""
         die = random.Random(dice)
@@ -191,15 +203,16 @@ class WorkerGroup(RuleBasedStateMachine):
         deal(self.cluster, self.members.values(), die)
         totals["rebalances"] += 1
 
-    @rule(name=names)
-    def wake(self, name: str) -> None:
-        if name in self.members:
-            self.members[name].source.asleep = ""
+    @precondition(lambda self: self.members)
+    @rule(who=whom)
+    def wake(self, who: int) -> None:
+        self.members[self.name_of(who)].source.asleep = ""
 
-    @rule(name=names, refusals=st.integers(0, 2), away=st.integers(0, 3))
-    def trouble_with_kafka(self, name: str, refusals: int, away: int) -> None:
-        if name in self.members:
-            self.members[name].source.refusals, self.members[name].source.away = refusals, away
+    @precondition(lambda self: self.members)
+    @rule(who=whom, refusals=st.integers(0, 2), away=st.integers(0, 3))
+    def trouble_with_kafka(self, who: int, refusals: int, away: int) -> None:
+        source = self.members[self.name_of(who)].source
+        source.refusals, source.away = refusals, away
 
     @rule(partition=st.sampled_from(PARTITIONS), how=st.sampled_from(["expired", "foreign", "half"]))
     def lose_commits(self, partition: int, how: str) -> None:
@@ -221,7 +234,15 @@ class WorkerGroup(RuleBasedStateMachine):
         except Killed:
             self.bury(name, random.Random(0))
 
-    def act(self, name: str, call: Any) -> None:
+    def name_of(self, who: int) -> str:
+        """Of those who are there, the one of that number."""
+        return sorted(self.members)[who % len(self.members)]
+
+    def act(self, who: int | str, call: Any) -> None:
+        """Have a member do something; it may die of it."""
+        if not self.members:
+            return
+        name = self.name_of(who) if isinstance(who, int) else who
         member = self.members.get(name)
         if member is None:
             return
@@ -256,6 +277,7 @@ class WorkerGroup(RuleBasedStateMachine):
             for member in self.members.values():
                 member.let_go()
             self._watch.__exit__(None, None, None)
+            logging.getLogger("consumer").setLevel(logging.NOTSET)
             shutil.rmtree(self.home, ignore_errors=True)
 
     def check(self) -> None:
@@ -266,6 +288,8 @@ class WorkerGroup(RuleBasedStateMachine):
             if name not in self.members:
                 self.enter(name)
         deal(self.cluster, self.members.values(), random.Random(0))
+        work_to_the_end(self.members.values(), self.cluster)
+        self.cluster.now_s += LOST_STATE_KEEP_S  # what others have had for long is forgotten
         work_to_the_end(self.members.values(), self.cluster)
         group = list(self.members.values())
         assert not [run for member in group for run in member.worker.violations]
