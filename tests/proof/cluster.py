@@ -78,7 +78,9 @@ class Cluster:
         return self.ends.get(place, 0)
 
     def inputs(self) -> list[Record]:
-        return [record for place, records in self.log.items() if place.topic in self.ids for record in records]
+        return [
+            record for place, records in self.log.items() if place.topic in self.ids for record in records
+        ]
 
     def compact(self, topic: str) -> None:
         """Of each key the last record stays; offsets do."""
@@ -278,7 +280,9 @@ class Source:
             log = self._cluster.log.get(place, [])
             found = [one for one in log if one.offset >= self._flowing[place]][:number]
             if found and self.dice.random() < 0.1:
-                records += [one for one in log if one.offset < self._flowing[place]][-1:]  # again, for nothing
+                records += [one for one in log if one.offset < self._flowing[place]][
+                    -1:
+                ]  # again, for nothing
             records += found
             taken += len(found)
             if len(found) < number:
@@ -298,7 +302,8 @@ class Source:
     def committed(self, partition: int) -> Mapping[str, Committed | None]:
         self._answer()
         return {
-            topic: self._cluster.committed.get(TopicPartition(topic, partition)) for topic in self._cluster.ids
+            topic: self._cluster.committed.get(TopicPartition(topic, partition))
+            for topic in self._cluster.ids
         }
 
     def ends(self, partitions: Collection[int]) -> Mapping[TopicPartition, TopicEnds]:

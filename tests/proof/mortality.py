@@ -345,7 +345,9 @@ class Hands(Executor):
 
     def work(self, operations: int | None = None, *, first: int = 0) -> None:
         """Go on with one job for so many operations, or with all of them to their ends."""
-        jobs = [self.jobs[first % len(self.jobs)]] if operations is not None and self.jobs else list(self.jobs)
+        jobs = (
+            [self.jobs[first % len(self.jobs)]] if operations is not None and self.jobs else list(self.jobs)
+        )
         for job in jobs:
             if job.strand is None:
                 if not job.future.set_running_or_notify_cancel():
