@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import msgspec
+
 from consumer import assembly
 from consumer.closing import Closing
 from consumer.expiry import Expiry
@@ -22,6 +24,7 @@ from consumer.runs.spool import Spool
 from consumer.saving import Saving
 from consumer.settings import Settings
 from consumer.worker import Worker
+from schemas.state import Checkpoint
 from tests.proof.cluster import Cluster, Producer, Reader, Source
 from tests.proof.mortality import Hands, Process, TrackedDisk
 
@@ -67,13 +70,14 @@ class Member:
         self.source = Source(cluster, self.process, name)
         self.loses_power = False
         self.hands, self.scribe = Hands(self.process), Hands(self.process)
+        self.desk: Any = None
         self._lock: Any = None
         self.table: Any = None
         self.spool: Any = None
         self.producer: Any = None
 
-    def start(self) -> "Member":
-        """As a process does that starts."""
+    def start(self, *, keeps_all: bool = True) -> "Member":
+        """As a process does that starts. `keeps_all`: nobody touched its disk, so nothing may be lost of it."""
         settings = Settings(
             group=GROUP,
             output=str(self.output),
@@ -92,7 +96,12 @@ class Member:
         worker_name = checkpoint.worker_id(self.state, disk)
         sweep_staging(settings.output_path, worker_name, disk=disk, now_s=time.time())
         self.spool = Spool(self.state, open_files_max=settings.open_files_max)
-        book = RunBook(self.spool, checkpoint.load(self.state, group=GROUP, topic_ids=ids, disk=disk))
+        partitions = checkpoint.load(self.state, group=GROUP, topic_ids=ids, disk=disk)
+        if keeps_all and (path := self.state / checkpoint.CHECKPOINT_FILE).exists():
+            # Whenever it was killed, and whatever power was lost: a checkpoint names nothing that is not there.
+            saved = msgspec.json.decode(path.read_bytes(), type=Checkpoint)
+            assert {one.partition for one in saved.partitions} == partitions.keys(), "local state was lost"
+        book = RunBook(self.spool, partitions)
         connection: Any = SimpleNamespace(
             settings={"cluster": self.cluster, "process": self.process}, embedded=False
         )
@@ -117,6 +126,7 @@ class Member:
             topic_ids=ids,
             executor=self.hands,
             clock=self._clock,
+            desk=self.desk,
         )
         self.worker = Worker(
             settings,

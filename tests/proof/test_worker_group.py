@@ -4,14 +4,17 @@
 """
 
 import os
+from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.proof.worker_group import WorkerGroup, totals
 
 QUICK_EXAMPLES = 200
 STEPS = 30
+# A mutant must be caught again by whom it was caught before, and nobody reads how.
+MUTANTS: dict[str, Any] = {"derandomize": True, "database": None, "phases": [Phase.explicit, Phase.generate]}
 
 
 def test_whatever_happens_to_the_workers_the_files_are_those_of_one_undisturbed_worker():
@@ -20,6 +23,7 @@ def test_whatever_happens_to_the_workers_the_files_are_those_of_one_undisturbed_
         max_examples=int(os.environ.get("EVALSINK_PROOF_EXAMPLES") or QUICK_EXAMPLES),
         stateful_step_count=STEPS,
         deadline=None,
+        **(MUTANTS if "EVALSINK_PROOF_MUTANT" in os.environ else {}),
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(WorkerGroup, settings=profile)

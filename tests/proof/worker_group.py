@@ -51,6 +51,7 @@ class WorkerGroup(RuleBasedStateMachine):
         self.output.mkdir()
         self.storage = Storage(self.output)
         self.members: dict[str, Member] = {}
+        self.damaged: set[str] = set()
         self.has_failed = False
         # Tens of thousands of lines that nobody reads.
         logging.getLogger("consumer").setLevel(logging.CRITICAL)
@@ -104,9 +105,12 @@ class WorkerGroup(RuleBasedStateMachine):
         folder = self.home / name
         if disk == "empty":
             shutil.rmtree(folder, ignore_errors=True)
+            self.damaged.discard(name)
         elif disk == "damaged":
             damage(folder / "state", random.Random(dice))
         totals[f"starts, disk {disk}"] += 1
+        if disk == "damaged":
+            self.damaged.add(name)
         self.enter(name)
         self.rebalance(dice=dice, asleep="")
 
@@ -226,13 +230,10 @@ class WorkerGroup(RuleBasedStateMachine):
 
     # How it is done
 
-    def enter(self, name: str, cluster: Cluster | None = None) -> None:
-        self.members[name] = Member(cluster or self.cluster, self.home / name, self.output, name)
-        try:
-            with self.members[name].process:
-                self.members[name].start()
-        except Killed:
-            self.bury(name, random.Random(0))
+    def enter(self, name: str) -> None:
+        member = self.members[name] = Member(self.cluster, self.home / name, self.output, name)
+        with member.process:
+            member.start(keeps_all=name not in self.damaged)
 
     def name_of(self, who: int) -> str:
         """Of those who are there, the one of that number."""
