@@ -10,6 +10,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ from tests.runs.test_model import check_published
 
 NAMES = ("ann", "bob", "cyd")
 RUNS = ("r0", "r1", "r\u00e9/2", "r3")
+
+SOME_ROWS = {
+    "type": "samples",
+    "task": "mme",
+    "filter": "none",
+    "samples": [{"doc_id": number, "row": {"doc_id": number}} for number in range(3)],
+    "shard": 1,
+    "attempt": 0,
+    "more_shards": 0,
+}
+
+LOSSES = ("expired", "foreign", "half")
+"""How the group's commits of a partition are lost: all, overwritten by a tool, or those of one topic."""
 
 whom = st.integers(0, len(NAMES) - 1)
 seeds = st.integers(0, 2**16)
@@ -58,11 +72,15 @@ class WorkerGroup(RuleBasedStateMachine):
         self._watch = watching()
         self._watch.__enter__()
 
-    @initialize(together=st.sampled_from([False, False, True]), workers=st.integers(0, 3), dice=seeds)
-    def begin(self, together: bool, workers: int, dice: int) -> None:
+    @initialize(
+        together=st.sampled_from([False, False, True]), workers=st.integers(0, 3), dice=seeds, whole=st.lists(st.sampled_from(RUNS), max_size=3)
+    )
+    def begin(self, together: bool, workers: int, dice: int, whole: Sequence[str] = ()) -> None:
         self.cluster = Cluster(TOGETHER if together else APART, self.storage)
         self.author = Author(self.cluster, RUNS)
         totals["examples"] += 1
+        for run in whole:
+            self.author.finish(run, [SOME_ROWS, SOME_ROWS], random.Random(dice), shuffled=False)
         for name in NAMES[:workers]:
             self.enter(name)
         deal(self.cluster, self.members.values(), random.Random(dice))
@@ -82,18 +100,6 @@ class WorkerGroup(RuleBasedStateMachine):
     @rule(run=st.sampled_from(RUNS), dice=seeds)
     def send_again(self, run: str, dice: int) -> None:
         self.author.repeat(run, random.Random(dice))
-
-    @rule(
-        partition=st.sampled_from(PARTITIONS),
-        what=st.integers(0, len(garbage) - 1),
-        aggregates=st.booleans(),
-        gap=st.integers(0, 2),
-    )
-    def send_garbage(self, partition: int, what: int, aggregates: bool, gap: int) -> None:
-        topics = self.cluster.topics
-        topic = topics.aggregates if aggregates else topics.samples
-        self.cluster.append(topic, partition, *garbage[what])
-        self.cluster.skip(topic, partition, gap)
 
     # What workers do
 
@@ -131,6 +137,14 @@ class WorkerGroup(RuleBasedStateMachine):
             if die.random() < 0.5:
                 self.act(name, lambda member: member.producer.deliver(die))
             self.cluster.now_s += seconds
+
+    @precondition(lambda self: self.members)
+    @rule(dice=seeds, turns=few)
+    def work_together(self, dice: int, turns: int) -> None:
+        """All do their work, in turns."""
+        for turn in range(turns):
+            for who, _ in enumerate(list(self.members)):
+                self.work(who=who, turns=1, records_max=8, dice=dice + turn, seconds=0.4)
 
     @precondition(lambda self: self.members)
     @rule(who=whom, records_max=st.integers(1, 4), dice=seeds)
@@ -174,59 +188,68 @@ class WorkerGroup(RuleBasedStateMachine):
         member.process.lives, member.loses_power = operations, power
 
     @precondition(lambda self: self.members)
-    @rule(who=whom, power=st.booleans(), dice=seeds)
-    def kill(self, who: int, power: bool, dice: int) -> None:
-        self.members[self.name_of(who)].loses_power = power
-        self.bury(self.name_of(who), random.Random(dice))
-
-    @precondition(lambda self: self.members)
-    @rule(dice=seeds)
-    def black_out(self, dice: int) -> None:
-        """Everything loses its power, the output folder too."""
+    @rule(
+        who=whom,
+        how=st.sampled_from(["disk", "disk", "kill", "power cut", "black-out"]),
+        dice=seeds,
+        number=st.integers(1, 12),
+    )
+    def harm(self, who: int, how: str, dice: int, number: int) -> None:
         die = random.Random(dice)
-        for name in list(self.members):
-            self.members[name].loses_power = True
+        name = self.name_of(who)
+        if how == "disk":
+            self.members[name].process.no_room = number
+            self.members[name].process.short_writes = number % 4
+            totals["full disks"] += 1
+        elif how == "black-out":
+            totals["black-outs"] += 1
+            for one in list(self.members):
+                self.members[one].loses_power = True
+                self.bury(one, die)
+            self.storage.lose_power(self.output, die)
+        else:
+            self.members[name].loses_power = how == "power cut"
             self.bury(name, die)
-        self.storage.lose_power(self.output, die)
-        totals["black-outs"] += 1
-
-    @precondition(lambda self: self.members)
-    @rule(who=whom, operations=st.integers(1, 12), short=st.integers(0, 3))
-    def fill_the_disk(self, who: int, operations: int, short: int) -> None:
-        process = self.members[self.name_of(who)].process
-        process.no_room, process.short_writes = operations, short
-        totals["full disks"] += 1
 
     @rule(dice=seeds, asleep=st.sampled_from(["", "", *NAMES]))
     def rebalance(self, dice: int, asleep: str) -> None:
         """Partitions are dealt out anew. Who is asleep goes on with what it had."""
         die = random.Random(dice)
-        if asleep in self.members and len(self.members) > 1:
-            self.members[asleep].source.asleep = die.choice(["stopped", "replaced"])
+        if len(self.members) > 1 and asleep:
+            name = asleep if asleep in self.members else sorted(self.members)[0]
+            self.members[name].source.asleep = die.choice(["stopped", "replaced"])
             totals["zombies"] += 1
         deal(self.cluster, self.members.values(), die)
         totals["rebalances"] += 1
 
-    @precondition(lambda self: self.members)
-    @rule(who=whom)
-    def wake(self, who: int) -> None:
-        self.members[self.name_of(who)].source.asleep = ""
-
-    @precondition(lambda self: self.members)
-    @rule(who=whom, refusals=st.integers(0, 2), away=st.integers(0, 3))
-    def trouble_with_kafka(self, who: int, refusals: int, away: int) -> None:
-        source = self.members[self.name_of(who)].source
-        source.refusals, source.away = refusals, away
-
-    @rule(partition=st.sampled_from(PARTITIONS), how=st.sampled_from(["expired", "foreign", "half"]))
-    def lose_commits(self, partition: int, how: str) -> None:
-        self.cluster.forget_commits(partition, how)
-        totals["lost commits"] += 1
-
-    @rule()
-    def compact(self) -> None:
-        self.cluster.compact(self.cluster.topics.receipts)
-        self.cluster.compact(self.cluster.topics.dead_letters)
+    @rule(
+        what=st.sampled_from(["garbage", "gap", "wake", "refused", "away", "compaction", *LOSSES]),
+        who=whom,
+        number=st.integers(0, len(garbage) - 1),
+        aggregates=st.booleans(),
+    )
+    def trouble_with_kafka(self, what: str, who: int, number: int, aggregates: bool) -> None:
+        """Of one kind or another; `number` and `aggregates` say where, and how much."""
+        cluster, partition = self.cluster, who % len(PARTITIONS)
+        topic = cluster.topics.aggregates if aggregates else cluster.topics.samples
+        if what == "garbage":
+            cluster.append(topic, partition, *garbage[number])
+        elif what == "gap":
+            cluster.skip(topic, partition, number)
+        elif what == "compaction":
+            cluster.compact(cluster.topics.receipts)
+            cluster.compact(cluster.topics.dead_letters)
+        elif what in LOSSES:
+            cluster.forget_commits(partition, what)
+            totals["lost commits"] += 1
+        elif self.members:
+            source = self.members[self.name_of(who)].source
+            if what == "wake":
+                source.asleep = ""
+            elif what == "refused":
+                source.refusals = number
+            else:
+                source.away = number
 
     # How it is done
 
