@@ -24,7 +24,8 @@ COPIED = ("consumer", "schemas", "tests", "pyproject.toml", "docs", "deploy")
 
 GROUP = "tests/proof/test_worker_group.py"
 FOUND = "tests/proof/test_found_faults.py"
-MEMBERS = "tests/proof/test_order_of_steps.py"
+ORDER = "tests/proof/test_order_of_steps.py"
+TAKING_OVER = "tests/proof/test_taking_over.py"
 MODEL = "tests/runs/test_model.py"
 
 EXAMPLES = "150"
@@ -56,21 +57,21 @@ MUTANTS = (
         "consumer/closing.py",
         "if acknowledged < step.letters or not self._is_durable(step.receipt):",
         "if not self._is_durable(step.receipt):",
-        [MEMBERS],
+        [ORDER],
     ),
     Mutant(
         "a run is forgotten before its receipt is acknowledged",
         "consumer/closing.py",
         "elif acknowledged >= step.receipt_ticket:",
         "else:",
-        [GROUP],
+        [ORDER],
     ),
     Mutant(
         "a receipt without published files",
         "consumer/runs/closeout.py",
         "        staging.publish()\n",
         "",
-        [GROUP],
+        [TAKING_OVER],
     ),
     Mutant(
         "a name taken by other bytes counts as published",
@@ -91,14 +92,14 @@ MUTANTS = (
         "consumer/runs/publication.py",
         "        for staged, target in self._files:\n            self._disk.make_folder",
         "        for staged, target in reversed(self._files):\n            self._disk.make_folder",
-        [GROUP],
+        ["tests/runs/test_publication.py"],
     ),
     Mutant(
         "staged files are not synced before they are linked",
         "consumer/runs/publication.py",
         "        self._disk.sync_path(staged)\n",
         "",
-        [GROUP],
+        ["tests/runs/test_publication.py"],
     ),
     Mutant(
         "the folder is not synced after a name in it",
@@ -106,7 +107,7 @@ MUTANTS = (
         "        # Also if it was there: who linked it may have died before this.\n"
         "        self.sync_path(target.parent)\n",
         "",
-        [GROUP],
+        [TAKING_OVER],
     ),
     Mutant(
         "rows are copied without their checksum",
@@ -120,7 +121,7 @@ MUTANTS = (
         "consumer/closing.py",
         "            self._damaged.add(step.partition)\n",
         "",
-        [GROUP],
+        [TAKING_OVER],
     ),
     # -- cuts
     Mutant(
@@ -135,7 +136,7 @@ MUTANTS = (
         "consumer/worker.py",
         "if isinstance(event, RunExpired) or (same_topic and record.offset <= cut.offset):",
         "if True:",
-        [GROUP],
+        [TAKING_OVER],
     ),
     Mutant(
         "the aggregates cut is where reading happened to be",
@@ -185,7 +186,7 @@ MUTANTS = (
         "consumer/saving.py",
         "for run in state.runs.values() if topic in run.first]",
         "for run in state.runs.values() if topic in run.first and run.aggregates_cut is None]",
-        [GROUP],
+        [ORDER, GROUP],
     ),
     Mutant(
         "watermarks pass questions about runs still to be opened",
@@ -206,28 +207,28 @@ MUTANTS = (
         "consumer/saving.py",
         "            if self._outbound.acknowledged() < snapshot.letters:\n                return\n",
         "",
-        [GROUP],
+        [ORDER],
     ),
     Mutant(
         "records are thanked for out of order",
         "consumer/intake/outbound.py",
         "        return self._acknowledged\n\n    def flush",
         "        return self._acknowledged + sum(one[2].is_done for one in self._pending)\n\n    def flush",
-        [MEMBERS],
+        [ORDER],
     ),
     Mutant(
         "the commit before the checkpoint",
         "consumer/saving.py",
         "            snapshot.job = self._executor.submit(\n",
         "            self._commit(snapshot, owned)\n            snapshot.job = self._executor.submit(\n",
-        [MEMBERS],
+        [ORDER],
     ),
     Mutant(
         "nothing is committed where nothing changed",
         "consumer/saving.py",
         "                self._finish(snapshot, owned, may_remove=may_remove)\n                return\n",
         "                self._snapshot, self._saved_at = None, self._clock()\n                return\n",
-        [MEMBERS],
+        [ORDER],
     ),
     Mutant(
         "the checkpoint before the sync",
@@ -241,7 +242,7 @@ MUTANTS = (
         "consumer/filesystem.py",
         'temporary = path.with_name(path.name + ".tmp")',
         "temporary = path",
-        [GROUP, "tests/runs/test_checkpoint.py"],
+        ["tests/runs/test_checkpoint.py", GROUP],
     ),
     Mutant(
         "no length check at the start",
@@ -262,28 +263,28 @@ MUTANTS = (
         "consumer/saving.py",
         "        self._garbage.append(folder)\n",
         "        self._disk.remove_tree(folder)\n",
-        [GROUP],
+        [ORDER],
     ),
     Mutant(
         "folders go while a close-out reads them",
         "consumer/saving.py",
         "        if not may_remove:\n            self._garbage += snapshot.folders\n            return\n",
         "",
-        [MEMBERS],
+        [ORDER],
     ),
     Mutant(
         "committed offsets fall",
         "consumer/saving.py",
         "self._floors[place] = max(self._floors.get(place, 0), snapshot.positions[place])",
         "self._floors[place] = snapshot.positions[place]",
-        [GROUP],
+        [TAKING_OVER],
     ),
     Mutant(
         "offsets of lost partitions are committed",
         "consumer/saving.py",
         "            if place.partition not in owned:\n                continue\n",
         "            if place.partition not in self._book.partitions:\n                continue\n",
-        [GROUP],
+        [TAKING_OVER],
     ),
     # -- taking over
     Mutant(
@@ -291,21 +292,21 @@ MUTANTS = (
         "consumer/worker.py",
         "receipt = None if run is not None else self._receipts.find(record.partition, event.run_id)",
         "receipt = None",
-        [GROUP],
+        [TAKING_OVER],
     ),
     Mutant(
         "receipts of others are not read",
         "consumer/worker.py",
         "        self._receipts.catch_up(partition)\n",
         "",
-        [GROUP],
+        [TAKING_OVER],
     ),
     Mutant(
         "runs stay open that another closed meanwhile",
         "consumer/worker.py",
         "        for run in list(state.runs.values()):\n            if self._receipts.find",
         "        for run in list(state.runs.values()):\n            if False and self._receipts.find",
-        [GROUP],
+        [TAKING_OVER],
     ),
     Mutant(
         "receipts of another group count",
@@ -314,7 +315,7 @@ MUTANTS = (
         "        try:\n            receipt = _decoder.decode(value or b\"\")\n",
         "if key is None:\n            return\n        try:\n"
         "            receipt = _decoder.decode((value or b\"\").replace(b'\"other', f'\"{self._group}'.encode()))\n",
-        [MEMBERS],
+        [ORDER],
     ),
     Mutant(
         "local state behind the watermark is kept",
@@ -335,21 +336,21 @@ MUTANTS = (
         "consumer/intake/resume.py",
         "else watermarks.get(topic, 0)\n        if wanted > end:",
         "else (committed[topic].offset if committed.get(topic) else 0)\n        if wanted > end:",
-        [GROUP, "tests/intake/test_resume.py"],
+        [TAKING_OVER],
     ),
     Mutant(
         "a record that comes again is applied again",
         "consumer/worker.py",
         "        if record.offset < state.positions[record.topic]:\n",
         "        if False:\n",
-        [GROUP],
+        [TAKING_OVER],
     ),
     Mutant(
         "a row that was half written is not written again",
         "consumer/runs/spool.py",
         "                content, position = content[written:], position + written\n",
         "                content = content[len(content) :]\n",
-        [GROUP, "tests/runs/test_spool.py"],
+        ["tests/runs/test_spool.py"],
     ),
     Mutant(
         "nothing of a gap in the log is told",
@@ -372,14 +373,14 @@ MUTANTS = (
         "consumer/closing.py",
         "        if self._desk is not None:\n            self._desk.enter(",
         "        if False:\n            self._desk.enter(",
-        [MEMBERS],
+        [ORDER],
     ),
     Mutant(
         "with durable = hub the receipt does not wait for the Hub",
         "consumer/archive/desk.py",
         '        if errand is None or errand.state not in {"archived", "dropped"}:\n            return False\n',
         "",
-        [MEMBERS],
+        [ORDER],
     ),
     Mutant(
         "what was committed is not looked at again",

@@ -1,100 +1,15 @@
 """One worker, told step by step what its disk, its jobs and Kafka do: what must not come before what."""
 
 import random
-import shutil
-from pathlib import Path
 
 import msgspec
-import pytest
 
 from consumer.archive.desk import LOOK_EVERY_S, Desk
 from consumer.archive.outbox import Outbox
 from consumer.settings import Hub, Settings
 from schemas.state import Receipt, TopicCut
-from tests.proof.authors import Author
-from tests.proof.cluster import APART, Cluster
-from tests.proof.members import GROUP, Member
-from tests.proof.mortality import Storage, watching
-from tests.proof.worker_group import deal
-
-RUN = "r0"
-ROWS = {
-    "type": "samples",
-    "task": "mme",
-    "filter": "none",
-    "samples": [{"doc_id": number, "row": {"doc_id": number}} for number in range(3)],
-    "shard": 0,
-    "attempt": 0,
-    "more_shards": 0,
-}
-END = {
-    "type": "run_ended",
-    "status": "ok",
-    "aggregates": [],
-    "counts": "all",
-    "shard": 0,
-    "attempt": 0,
-    "more_shards": 0,
-}
-UNEXPECTED = {"type": "aggregate", "task": "mme", "results": {"acc,none": 1}, "shard": 0, "attempt": 0}
-
-
-class Stage:
-    """A cluster and workers that do nothing unless they are told to."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.output = folder / "output"
-        self.output.mkdir()
-        self.cluster = Cluster(APART, Storage(self.output))
-        self.author = Author(self.cluster, (RUN,))
-        self.members = {}
-
-    def send(self, *body):
-        self.author.write(RUN, list(body), random.Random(1))
-
-    def start(self, name="ann", desk=None):
-        member = self.members[name] = Member(self.cluster, self.folder / name, self.output, name)
-        member.desk = desk
-        with member.process:
-            member.start()
-        self.deal()
-        return member
-
-    def deal(self, *owners):
-        deal(self.cluster, [self.members[name] for name in owners or self.members], random.Random(0))
-        if owners:
-            for name in self.members.keys() - set(owners):
-                self.members[name].source.pending.append((self.cluster.generation, frozenset()))
-
-    def tick(self, name="ann", *, jobs=True, saves=False, delivers=True, turns=3):
-        member = self.members[name]
-        with member.process:
-            for _ in range(turns):
-                member.tick(50, random.Random(0))
-                if jobs:
-                    member.hands.work()
-                if saves:
-                    member.scribe.work()
-                if delivers:
-                    member.producer.deliver(random.Random(0))
-                self.cluster.now_s += 0.6
-        return member
-
-
-@pytest.fixture
-def stage(tmp_path):
-    with watching():
-        one = Stage(tmp_path)
-        yield one
-        for member in one.members.values():
-            member.let_go()
-
-
-def handed_over(member):
-    """Topics of what was handed to the network and not thanked for."""
-    return [future.record[0] for future in member.producer.waiting]
-
+from tests.proof.members import GROUP
+from tests.proof.stage import END, ROWS, RUN, UNEXPECTED, handed_over
 
 def test_a_receipt_is_not_handed_over_before_the_runs_dead_letters_are_acknowledged(stage):
     stage.send(UNEXPECTED, ROWS, END)
@@ -108,6 +23,40 @@ def test_a_receipt_is_not_handed_over_before_the_runs_dead_letters_are_acknowled
     member.producer.deliver(random.Random(0))
     stage.tick(delivers=False)
     assert ["receipts"] == handed_over(member)
+
+
+def test_a_run_is_not_forgotten_and_no_watermark_passes_it_before_its_receipt_is_acknowledged(stage):
+    stage.send(ROWS, END)
+    member = stage.start()
+    stage.tick(delivers=False, saves=True, turns=10)
+    assert ["receipts"] == handed_over(member)
+    assert [RUN] == member.open_runs()
+    assert 0 == stage.watermarks().get(("samples", 0), 0)
+    stage.tick(saves=True, turns=10)
+    assert [] == member.open_runs()
+    assert 2 == stage.watermarks()["samples", 0]
+
+
+def test_no_watermark_passes_a_dead_letter_before_it_is_acknowledged(stage):
+    stage.cluster.append("samples", 0, b"k", b"garbage")
+    member = stage.start()
+    stage.tick(delivers=False, saves=True, turns=6)
+    assert ["letters"] == handed_over(member)
+    assert {} == stage.cluster.committed
+    stage.tick(saves=True, turns=6)
+    assert 1 == stage.watermarks()["samples", 0]
+
+
+def test_a_folder_stays_until_a_checkpoint_no_longer_lists_its_run(stage):
+    stage.send(ROWS, END)
+    member = stage.start()
+    stage.tick(jobs=False, saves=True, turns=6)
+    [folder] = (member.state / "runs" / "0").iterdir()
+    stage.tick(turns=6)
+    assert [] == member.open_runs()
+    assert folder.exists()
+    stage.tick(saves=True, turns=6)
+    assert not folder.exists()
 
 
 def test_a_record_does_not_count_as_durable_before_its_predecessor(stage):
