@@ -258,6 +258,15 @@ def test_a_refused_run_is_parked_alone_and_tried_again_in_an_hour(publishing, hu
     check(publishing, hub)
 
 
+def test_a_run_of_which_the_repository_ignores_a_file_is_not_taken_for_archived(publishing, hub):
+    hub.create(REPO, private=True, files={".gitignore": b"*_samples_*.jsonl\n"})
+    publishing.close("r")
+    publishing.pusher().turn()
+    [parked] = publishing.outbox.waiting()
+    assert ("parked", True) == (parked.state, "does its .gitignore name it" in parked.reason)
+    assert not [path for path in hub.repo(REPO).files() if "_samples_" in path]
+
+
 def test_a_refused_token_parks_all_at_once_and_the_next_one_frees_them_at_once(publishing, hub):
     hub.tokens = {"hf_tomorrow"}
     for number in range(5):

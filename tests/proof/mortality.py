@@ -237,7 +237,8 @@ def _guarded(name: str, *, needs_room: bool) -> Any:
             if name == "link":
                 storage.check_link(*arguments)
             elif name not in {"mkdir", "rmdir"} and "dir_fd" not in named:
-                assert not any(map(storage.is_published, arguments[:2])), (name, arguments)
+                paths = arguments[:2] if name in {"replace", "rename"} else arguments[:1]
+                assert not any(map(storage.is_published, paths)), (name, arguments)
         return real(*arguments, **named)
 
     return guarded

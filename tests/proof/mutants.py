@@ -150,7 +150,7 @@ MUTANTS = (
         "consumer/runs/lifecycle.py",
         "        tally.checked, tally.distinct = tally.received, counts[key]\n",
         "        tally.checked, tally.distinct = tally.received, max(counts[key], stated)\n",
-        [MODEL],
+        ["tests/runs/test_lifecycle.py"],
     ),
     Mutant(
         "a higher attempt does not void the lower one's end",
@@ -387,7 +387,7 @@ MUTANTS = (
         "consumer/archive/shelf.py",
         "        self._hub.verify(repo, additions, head, hashes)\n",
         "",
-        ["tests/archive/test_pusher.py", "-k", "ignore or parked or other_bytes"],
+        ["tests/archive/test_pusher.py", "-k", "ignores"],
     ),
     Mutant(
         "a public repository is written to unasked",
@@ -422,7 +422,7 @@ MUTANTS = (
         "consumer/archive/outbox.py",
         'database.execute("PRAGMA synchronous = FULL")',
         'database.execute("PRAGMA synchronous = OFF")',
-        ["tests/archive/test_outbox.py"],
+        [ORDER],
     ),
 )
 
