@@ -30,6 +30,10 @@ from schemas.names import PARTIAL_FOLDER
 
 RESULTS_END = "_results.json"
 
+HALF = 0.5
+UNTOUCHED = ("receipts.sqlite", "lock")
+"""SQLite keeps its own promises, and what it loses is read again."""
+
 _here = threading.local()
 
 _REAL = {
@@ -94,17 +98,15 @@ class Storage:
         self.names: dict[str, dict[str, int]] = {}
         self.linked: list[str] = []
 
-    def note_sync(self, path: str) -> None:
-        if os.path.isdir(path):
-            self.names[path] = _listing(path)
-        elif os.path.exists(path):
-            self.contents[os.stat(path).st_ino] = Path(path).read_bytes()
+    def note_sync(self, path: Path) -> None:
+        if path.is_dir():
+            self.names[str(path)] = _listing(path)
+        elif path.exists():
+            self.contents[path.stat().st_ino] = path.read_bytes()
 
     def note_sync_of_all(self, root: Path) -> None:
-        for folder, _, files in os.walk(root):
-            self.note_sync(folder)
-            for name in files:
-                self.note_sync(os.path.join(folder, name))
+        for path in (root, *root.rglob("*")):
+            self.note_sync(path)
 
     def is_durable(self, path: Path) -> bool:
         inode = path.stat().st_ino
@@ -120,72 +122,73 @@ class Storage:
             return False
         return bool(relative.parts) and relative.parts[0] not in {STAGING_FOLDER, PARTIAL_FOLDER}
 
-    def check_link(self, source: Any, target: Any) -> None:
+    def check_link(self, source: Path, target: Path) -> None:
         if not self.is_published(target):
             return
-        content = Path(source).read_bytes()
-        assert self.contents.get(os.stat(source).st_ino) == content, f"{target} linked before it was synced"
-        if not str(target).endswith(RESULTS_END) or os.path.exists(target):
+        content = source.read_bytes()
+        assert self.contents.get(source.stat().st_ino) == content, f"{target} linked before it was synced"
+        if not target.name.endswith(RESULTS_END) or target.exists():
             return
         own = json.loads(content)["evalsink"]
-        beside = Path(target).parent
-        stem = Path(target).name.removesuffix(RESULTS_END)
-        for path in (beside / f"{stem}_results.md", beside / f"{stem}_metrics.jsonl"):
-            assert self.is_durable(path), f"{path} not durable before the results JSON"
+        stem = target.name.removesuffix(RESULTS_END)
+        for name in (f"{stem}_results.md", f"{stem}_metrics.jsonl"):
+            assert self.is_durable(target.with_name(name)), f"{name} not durable before the results JSON"
         for task in own["tasks"].values():
             if task["file"] is not None:
-                found = (beside / task["file"]).read_bytes()
-                assert self.is_durable(beside / task["file"])
+                samples = target.with_name(task["file"])
+                assert self.is_durable(samples), f"{samples} not durable before the results JSON"
+                found = samples.read_bytes()
                 assert (task["bytes"], task["sha256"]) == (len(found), hashlib.sha256(found).hexdigest())
                 assert task["rows"] == found.count(b"\n")
         self.linked.append(str(target))
 
     def lose_power(self, root: Path, dice: random.Random) -> None:
         """What is not synced below `root` is there, or is not, or in part."""
-        self._lose_names(str(root), dice)
+        self._lose_names(root, dice)
         self.note_sync_of_all(root)
 
-    def _lose_names(self, folder: str, dice: random.Random) -> None:
-        now, durable = _listing(folder), self.names.get(folder, {})
+    def _lose_names(self, folder: Path, dice: random.Random) -> None:
+        now, durable = _listing(folder), self.names.get(str(folder), {})
         for name in sorted({*now, *durable}):
-            path = os.path.join(folder, name)
+            path = folder / name
             before = durable.get(name)
-            if name in now and now[name] == before:
-                pass
-            elif name not in now:
-                if dice.random() < 0.5 and before in self.contents:
-                    Path(path).write_bytes(self.contents[before])
+            former = self.contents.get(before) if before is not None else None
+            if name not in now:
+                if former is not None and dice.random() < HALF:
+                    path.write_bytes(former)  # that it was removed is forgotten
                 continue
-            elif before is not None and before in self.contents and os.path.isfile(path):
-                if dice.random() < 0.5:
-                    _REAL["unlink"](path)
-                    Path(path).write_bytes(self.contents[before])
-                    continue
-            elif dice.random() < 0.5:
-                shutil.rmtree(path) if os.path.isdir(path) else _REAL["unlink"](path)
+            if now[name] != before and dice.random() < HALF:
+                if former is not None and path.is_file():
+                    path.unlink()
+                    path.write_bytes(former)  # that it was replaced is forgotten
+                elif before is None:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                 continue
-            if os.path.isdir(path):
+            if path.is_dir():
                 self._lose_names(path, dice)
-            elif not name.startswith(("receipts.sqlite", "lock")):
+            elif not name.startswith(UNTOUCHED):
                 self._lose_bytes(path, dice)
 
-    def _lose_bytes(self, path: str, dice: random.Random) -> None:
-        content = Path(path).read_bytes()
-        durable = self.contents.get(os.stat(path).st_ino, b"")
+    def _lose_bytes(self, path: Path, dice: random.Random) -> None:
+        content = path.read_bytes()
+        durable = self.contents.get(path.stat().st_ino, b"")
         if content == durable:
             return
-        safe = len(os.path.commonprefix([content, durable]))
+        safe = next(
+            (place for place, pair in enumerate(zip(content, durable, strict=False)) if pair[0] != pair[1]),
+            min(len(content), len(durable)),
+        )
         cut = dice.randint(safe, len(content))
         torn = dice.randint(safe, cut)
         left = dice.choice([content[:cut], content[:torn] + bytes(cut - torn)])
         if content and durable.startswith(content):
             left = dice.choice([left, durable])  # that it was cut off is forgotten
-        with open(path, "r+b") as file:
+        with path.open("r+b") as file:
             file.truncate(0)
             file.write(left)
 
 
-def _listing(folder: str) -> dict[str, int]:
+def _listing(folder: Path) -> dict[str, int]:
     with os.scandir(folder) as entries:
         return {entry.name: entry.inode() for entry in entries}
 
@@ -221,7 +224,7 @@ def _fsync(descriptor: int) -> None:
     if process is not None:
         process.point()
         process.need_room(descriptor)
-        process.storage.note_sync(os.readlink(f"/proc/self/fd/{descriptor}"))
+        process.storage.note_sync(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
 def _guarded(name: str, *, needs_room: bool) -> Any:
@@ -235,7 +238,7 @@ def _guarded(name: str, *, needs_room: bool) -> Any:
                 process.need_room(arguments[-1])
             storage = process.storage
             if name == "link":
-                storage.check_link(*arguments)
+                storage.check_link(Path(arguments[0]), Path(arguments[1]))
             elif name not in {"mkdir", "rmdir"} and "dir_fd" not in named:
                 paths = arguments[:2] if name in {"replace", "rename"} else arguments[:1]
                 assert not any(map(storage.is_published, paths)), (name, arguments)

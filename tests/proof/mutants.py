@@ -312,7 +312,7 @@ MUTANTS = (
         "receipts of another group count",
         "consumer/intake/receipts.py",
         'if key is None or not key.startswith(f"{self._group}/".encode()):\n            return\n'
-        "        try:\n            receipt = _decoder.decode(value or b\"\")\n",
+        '        try:\n            receipt = _decoder.decode(value or b"")\n',
         "if key is None:\n            return\n        try:\n"
         "            receipt = _decoder.decode((value or b\"\").replace(b'\"other', f'\"{self._group}'.encode()))\n",
         [ORDER],
@@ -446,7 +446,9 @@ def copy_tree(target: Path) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis"))
+            shutil.copytree(
+                source, target / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis")
+            )
         else:
             shutil.copy2(source, target / name)
     return target
@@ -513,19 +515,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
     started = time.monotonic()
     if not options.no_unchanged and (failing := check_unchanged(chosen)):
-        print(f"These tests fail without any mutant:\n{failing}")
+        sys.stdout.write(f"These tests fail without any mutant:\n{failing}\n")
         return 1
     with ThreadPoolExecutor(options.jobs) as pool:
         verdicts = []
         for verdict in pool.map(try_mutant, chosen):
             verdicts.append(verdict)
-            print(
+            sys.stdout.write(
                 f"{verdict.outcome:12} {verdict.seconds:5.0f} s  {verdict.mutant.name}\n"
-                f"{'':21}{verdict.detail.strip()}",
-                flush=True,
+                f"{'':21}{verdict.detail.strip()}\n"
             )
+            sys.stdout.flush()
     missed = [verdict for verdict in verdicts if verdict.outcome != "caught"]
-    print(f"{len(verdicts) - len(missed)} of {len(verdicts)} caught in {time.monotonic() - started:.0f} s")
+    caught = len(verdicts) - len(missed)
+    sys.stdout.write(f"{caught} of {len(verdicts)} caught in {time.monotonic() - started:.0f} s\n")
     return 1 if missed or not verdicts else 0
 
 

@@ -19,6 +19,6 @@ def test_a_mutant_that_a_test_sees_is_caught_and_another_survives():
     assert "caught" == mutants.try_mutant(seen).outcome
     unseen = seen._replace(tests=["tests/runs/test_fields.py"])
     assert "SURVIVED" == mutants.try_mutant(unseen).outcome
-    assert "DOES NOT FIT" == mutants.try_mutant(seen._replace(before="never")).outcome
+    assert "DOES NOT FIT" == mutants.try_mutant(seen._replace(before="no such text anywhere")).outcome
     broken = mutants.try_mutant(seen._replace(tests=["tests/nowhere.py"]))
     assert broken.outcome.startswith("BROKEN")

@@ -11,6 +11,7 @@ from schemas.state import Receipt, TopicCut
 from tests.proof.members import GROUP
 from tests.proof.stage import END, ROWS, RUN, UNEXPECTED, handed_over
 
+
 def test_a_receipt_is_not_handed_over_before_the_runs_dead_letters_are_acknowledged(stage):
     stage.send(UNEXPECTED, ROWS, END)
     member = stage.start()

@@ -73,7 +73,10 @@ class WorkerGroup(RuleBasedStateMachine):
         self._watch.__enter__()
 
     @initialize(
-        together=st.sampled_from([False, False, True]), workers=st.integers(0, 3), dice=seeds, whole=st.lists(st.sampled_from(RUNS), max_size=3)
+        together=st.sampled_from([False, False, True]),
+        workers=st.integers(0, 3),
+        dice=seeds,
+        whole=st.lists(st.sampled_from(RUNS), max_size=3),
     )
     def begin(self, together: bool, workers: int, dice: int, whole: Sequence[str] = ()) -> None:
         self.cluster = Cluster(TOGETHER if together else APART, self.storage)
@@ -216,7 +219,7 @@ class WorkerGroup(RuleBasedStateMachine):
         """Partitions are dealt out anew. Who is asleep goes on with what it had."""
         die = random.Random(dice)
         if len(self.members) > 1 and asleep:
-            name = asleep if asleep in self.members else sorted(self.members)[0]
+            name = asleep if asleep in self.members else min(self.members)
             self.members[name].source.asleep = die.choice(["stopped", "replaced"])
             totals["zombies"] += 1
         deal(self.cluster, self.members.values(), die)
