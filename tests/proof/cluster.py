@@ -153,7 +153,9 @@ class Cluster:
             return True
         receipt = self.receipts.get(event.run_id)
         if receipt is None:
-            return False
+            # Above a cut that is decided: it is late whether the run has been closed by now or not.
+            letter = self.letters.get(self.letter_key(record))
+            return letter is not None and ("reason", b"late") in letter.headers
         cut = receipt.samples if role_of(event) == "samples" else receipt.aggregates
         if record.offset > cut.offset or getattr(event, "rejected", ()):
             return self.letter_key(record) in self.letters
