@@ -77,7 +77,7 @@ def test_a_question_read_before_its_run_holds_for_who_takes_over_with_an_empty_d
     start(story, "ann", reads="aggregates")
     save(story, "ann")
     assert story.cluster.commits > 0
-    story.kill(who=0, power=False, dice=0)
+    story.harm(who=0, how="kill", dice=0, number=1)
     story.send(run="r0", body=[AGGREGATE], dice=0)
     story.check()
     assert [b"late"] == reasons(story)
@@ -88,7 +88,7 @@ def test_a_run_of_aggregates_alone_is_given_up_for_those_too_who_read_the_questi
     story.send(run="r0", body=[AGGREGATE, expired("samples")], dice=0)
     start(story, "ann", reads="samples")
     save(story, "ann")
-    story.kill(who=0, power=False, dice=0)
+    story.harm(who=0, how="kill", dice=0, number=1)
     story.send(run="r0", body=[ROWS, END], dice=0)
     story.check()
     assert [b"late"] * 3 == reasons(story)
