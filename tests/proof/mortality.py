@@ -357,6 +357,10 @@ class Hands(Executor):
                 if not job.future.set_running_or_notify_cancel():
                     self.jobs.remove(job)
                     continue
+                if operations is None:  # it will not stop half way: no thread is needed
+                    job.run()
+                    self.jobs.remove(job)
+                    continue
                 job.strand = _Strand(self._process, job)
             if job.strand.resume(operations):
                 self.jobs.remove(job)
