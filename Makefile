@@ -6,6 +6,7 @@
 PYTHON ?= python3
 KAFKA_PORT ?= 9092
 PYTEST ?=
+MUTANTS ?=
 # Only `make lock` needs it; pinned so that two people get the same lock.
 UV_VERSION := 0.13.9
 
@@ -87,6 +88,10 @@ test: $(VENV)/.dev ## Run the tests, on real Kafka too where Java and Maven are 
 test-system: $(VENV)/.dev ## Run the tests that need more than Python and Java (a Prometheus: apt-get install prometheus)
 	@$(BIN)/python -m tests.kafka_harness jars --if-possible
 	@$(BIN)/python -m pytest -m system $(PYTEST)
+
+.PHONY: mutants
+mutants: $(VENV)/.dev ## Remove each protection in turn; a test must fail for each (MUTANTS="--only TEXT")
+	@$(BIN)/python -m tests.proof.mutants $(MUTANTS)
 
 .PHONY: check
 check: lint types imports ## All that is not a test: lint, types, imports

@@ -87,9 +87,14 @@ class Expiry:
             if not lifecycle.is_settled(run) and self._idle_s(run) >= self._settings.grace_s
         ]
         self._forget_gone(owned)
-        if not due:
+        early = [partition for partition in owned if self._book.partitions[partition].early_expiries]
+        if not due and not early:
             return
         ready = at_end()
+        for partition in early:
+            if partition in ready:
+                # What a worker expired stood in the log before: it is not open now, so no worker wrote this.
+                self._book.partitions[partition].early_expiries.clear()
         for partition, run in due:
             if partition in ready:
                 if run.shards and any(state.end is not None for state in run.shards.values()):

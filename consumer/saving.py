@@ -142,8 +142,15 @@ class Saving:
                 state.positions[topic] = max(state.positions.get(topic, 0), position)
                 place = TopicPartition(topic, partition)
                 positions[place] = state.positions[topic]
-                firsts = (run.first[topic] for run in state.runs.values() if topic in run.first)
-                watermarks[place] = min(positions[place], min(firsts, default=positions[place]))
+                firsts = [run.first[topic] for run in state.runs.values() if topic in run.first]
+                # Of runs still to be opened: who starts without our state has to meet these again.
+                firsts += [
+                    early.cut.offset
+                    for noted in state.early_expiries.values()
+                    for early in noted
+                    if early.topic == topic
+                ]
+                watermarks[place] = min([positions[place], *firsts])
         garbage, self._garbage = self._garbage, []
         return _Snapshot(
             content=checkpoint.capture(self._settings.group, self._topic_ids, self._book.partitions),

@@ -303,6 +303,9 @@ class Worker:
             if self._receipts.find(partition, run.run_id) is not None:
                 self._closing.forget_run(partition, run.run_id)
                 self._saving.remove_later(self._book.drop_run(partition, run))
+        for run_id in list(state.early_expiries):
+            if self._receipts.find(partition, run_id) is not None:
+                del state.early_expiries[run_id]
         state.positions.update(resume.start)
         for topic, end in resume.tainted_below.items():
             state.tainted_below[topic] = end

@@ -128,6 +128,20 @@ class Cut(Struct, frozen=True):
     expired: bool = False
 
 
+class EarlyExpiry(Struct, frozen=True):
+    """A `run_expired` of a run whose records, in the other topic, are still to be read.
+
+    Attributes:
+        topic: Where it stood.
+        role: What that topic carries.
+        cut: The cut that it makes there.
+    """
+
+    topic: str
+    role: Literal["samples", "aggregates"]
+    cut: Cut
+
+
 class RunState(Struct):
     """All that a worker knows of an open run; with the spool files it is a pure function of the log's prefix.
 
@@ -181,8 +195,8 @@ class PartitionState(Struct):
         tainted_below: Topic to the end of a log whose beginning was gone when this worker came; runs first
             seen below it, and not known before, are tainted.
         buried_in_a_row: Dead letters since the last good record; late ones do not count.
-        early_expiries: run_id to its first `run_expired` in the aggregates topic that was read before
-            anything else of the run.
+        early_expiries: run_id to the first `run_expired` of each topic that was read before anything else of
+            the run; they pin the watermark as the run will.
     """
 
     partition: int
@@ -190,7 +204,7 @@ class PartitionState(Struct):
     runs: dict[str, RunState] = {}
     tainted_below: dict[str, int] = {}
     buried_in_a_row: int = 0
-    early_expiries: dict[str, Cut] = {}
+    early_expiries: dict[str, list[EarlyExpiry]] = {}
 
 
 class Checkpoint(Struct):

@@ -21,7 +21,7 @@ from consumer.runs.lifecycle import TallyKey
 from consumer.runs.spool import Spool, SpooledRun, run_folder_name
 from consumer.vocabulary import DecodedSamples, Record, Role
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
-from schemas.state import Cut, PartitionState, RunState, Span, TaskState
+from schemas.state import Cut, EarlyExpiry, PartitionState, RunState, Span, TaskState
 
 Event = DecodedSamples | RunStarted | Aggregate | RunEnded | RunExpired
 
@@ -55,21 +55,25 @@ class RunBook:
         state = self.partitions.setdefault(record.partition, PartitionState(record.partition))
         run = RunState(run_id, f"{run_folder_name(run_id)}.{uuid.uuid4().hex[:8]}")
         self.spool.create(record.partition, run)
-        run.aggregates_expired = state.early_expiries.pop(run_id, None)
+        for early in state.early_expiries.pop(run_id, ()):
+            lifecycle.expire_early(run, early)
         state.runs[run_id] = run
         return run
 
     def note_early(self, record: Record, event: RunExpired, roles: Collection[Role]) -> None:
         """A `run_expired` of a run that is not known here. It opens nothing.
 
-        Yet in the aggregates topic it can be rightly first (`last` is -1), and the samples topic merely read
-        later.
+        Yet where the topics are two it can be rightly the first in its own (`last` is -1), and the other one
+        merely be read later.
         """
-        if event.last == -1 and "samples" not in roles:
-            cut = Cut(record.offset, record.timestamp, expired=True)
-            self.partitions.setdefault(
-                record.partition, PartitionState(record.partition)
-            ).early_expiries.setdefault(event.run_id, cut)
+        if event.last != -1 or len(roles) != 1:
+            return
+        [role] = roles
+        cut = Cut(record.offset, record.timestamp, expired=True)
+        state = self.partitions.setdefault(record.partition, PartitionState(record.partition))
+        noted = state.early_expiries.setdefault(event.run_id, [])
+        if all(one.topic != record.topic for one in noted):
+            noted.append(EarlyExpiry(record.topic, role, cut))
 
     def apply(self, run: RunState, record: Record, event: Event, roles: Collection[Role]) -> Outcome:
         """`take` and `settle` in one, for who need not survive a full disk."""

@@ -13,7 +13,17 @@ from typing import NamedTuple
 
 from consumer.vocabulary import Record, Role
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
-from schemas.state import AggregateRecord, Cut, EndRecord, RunState, ShardState, Span, StartRecord, Tally
+from schemas.state import (
+    AggregateRecord,
+    Cut,
+    EarlyExpiry,
+    EndRecord,
+    RunState,
+    ShardState,
+    Span,
+    StartRecord,
+    Tally,
+)
 
 
 class TallyKey(NamedTuple):
@@ -131,6 +141,15 @@ def apply_expired(run: RunState, event: RunExpired, record: Record, roles: Colle
         # No record of the run, but who takes over before the receipt has to find it again.
         run.first.setdefault(record.topic, record.offset)
     return effective
+
+
+def expire_early(run: RunState, early: EarlyExpiry) -> None:
+    """A `run_expired` that was read before anything of `run`, which is new."""
+    if early.role == "samples":
+        run.samples_cut = early.cut
+    else:
+        run.aggregates_expired = early.cut
+    run.first[early.topic] = early.cut.offset
 
 
 def settle(run: RunState, record: Record, count_distinct: CountDistinct) -> None:

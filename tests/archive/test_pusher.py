@@ -25,12 +25,14 @@ from tests.hub_server import (
     GOOD_TOKEN,
     CutBody,
     HubServer,
+    Respond,
     commit_limit,
     proxy_page,
     rate_limited,
     retry_after,
     status,
 )
+from tests.hub_server.exchange import json_answer
 
 # huggingface_hub hands LFS uploads to httpx2 in a way that httpx2 wants to give up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
@@ -360,6 +362,15 @@ def test_runs_with_a_file_that_the_repository_ignores_are_parked_and_nothing_of_
     assert "_samples_secret.jsonl: take it out there" in parked.reason
     assert 1 == len(hub.repo(REPO).commits)
     assert not [path for path in hub.repo(REPO).files() if hash8("bad") in path]
+
+
+def test_a_run_that_is_not_seen_in_its_commit_is_not_taken_for_archived(publishing, hub):
+    publishing.close("r")
+    hub.faults.add("paths-info", Respond(json_answer([])))
+    publishing.pusher().turn()
+    [parked] = publishing.outbox.waiting()
+    assert "parked" == parked.state
+    assert "as it was sent: somebody removed or replaced it" in parked.reason
 
 
 def test_a_refused_token_parks_all_at_once_and_the_next_one_frees_them_at_once(publishing, hub):
