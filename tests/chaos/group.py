@@ -97,7 +97,15 @@ class Place:
         with self.log.open("ab") as log:
             self._seen = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.life", *self._arguments, "--state", self.disk.state, *more],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.chaos.life",
+                    *self._arguments,
+                    "--state",
+                    self.disk.state,
+                    *more,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

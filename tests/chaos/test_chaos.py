@@ -10,7 +10,9 @@ SEED = 11
 
 
 @pytest.mark.usefixtures("kafka_jars")
-def test_whatever_happens_to_a_group_its_files_are_those_of_an_undisturbed_worker_and_nothing_is_lost(tmp_path):
+def test_whatever_happens_to_a_group_its_files_are_those_of_an_undisturbed_worker_and_nothing_is_lost(
+    tmp_path,
+):
     plan = Plan(
         SEED,
         {"SIGKILL": 6, "rebalance": 3},
