@@ -185,7 +185,7 @@ class GroupSource:
             topic_id, expected_id = cluster.topic_id(topic), self._topic_ids.get(topic)
             if topic_id is not None and expected_id and str(topic_id) != expected_id:
                 raise BrokerError(
-                    f"{topic} was made anew while it was being read; start again, it is read from its beginning"
+                    f"{topic} was made anew while it was read; start again: it is read from its beginning"
                 )
             count = len(cluster.partitions_for_topic(topic) or ())
             expected = self._counts.setdefault(topic, count) if count else 0

@@ -25,7 +25,7 @@ def test_an_input_that_grows_under_a_running_worker_ends_it_and_no_start_succeed
     topic = getattr(stage.topics, which)
     stage.send(Evaluation("r").events())
     with assembly.worker(stage.settings()) as worker:
-        tick_until(worker, lambda: stage.receipts(), "a run closed")
+        tick_until(worker, stage.receipts, "a run closed")
         grow(stage, topic)
         hear_of_it(worker)
         tick_until_it_ends(worker, BrokerError, match=f"{topic} has 6 partitions now, not 4")
@@ -40,7 +40,7 @@ def test_all_topics_that_grow_alike_end_a_running_worker_too_and_the_next_start_
     stage = real_stage
     stage.send(Evaluation("before").events())
     with assembly.worker(stage.settings()) as worker:
-        tick_until(worker, lambda: stage.receipts(), "a run closed")
+        tick_until(worker, stage.receipts, "a run closed")
         grow(stage, *stage.topics.inputs, stage.topics.receipts)
         hear_of_it(worker)
         tick_until_it_ends(worker, BrokerError, match="6 partitions now, not 4")

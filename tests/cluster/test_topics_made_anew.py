@@ -19,7 +19,7 @@ def test_an_input_topic_made_anew_under_a_running_worker_ends_it_and_the_next_st
     old, held = Evaluation(next(ids)), Evaluation(next(ids))
     stage.send([*old.events(), *held.body()])
     with assembly.worker(stage.settings()) as worker:
-        tick_until(worker, lambda: stage.receipts(), "a run closed")
+        tick_until(worker, stage.receipts, "a run closed")
         before = stage.tree()
         delete(stage, *stage.topics.inputs)
         make(stage, *stage.topics.inputs)
