@@ -4,6 +4,8 @@
 one: ``commit, after/3``. Nothing of it is in evalsink itself: the points wrap methods of a process that the chaos run
 started. What dies here dies as by `kill -9`: no handler runs, no buffer is written.
 
+With CHAOS_SMALL it sorts and counts even small runs in pieces on its disk, as it does large ones.
+
 It also says which generation of the group it was given partitions in, so that rebalances can be counted.
 """
 
@@ -21,12 +23,13 @@ from consumer.intake.deadletters import DeadLetters
 from consumer.intake.group import GroupSource, _Parking
 from consumer.intake.outbound import Outbound
 from consumer.intake.receipts import Receipts
-from consumer.runs import checkpoint
+from consumer.runs import checkpoint, index, known, ordering
 from consumer.runs.book import RunBook
 from consumer.runs.publication import Staging
 from consumer.runs.spool import Spool
 
 VARIABLE = "CHAOS_KILL_AT"
+SMALL = "CHAOS_SMALL"
 
 _CALLS = {
     "spool flush": (Spool, "flush"),
@@ -133,6 +136,11 @@ def _arm(wanted):
         _wrap(*_CALLS[call], point, when)
 
 
+def _work_in_small_pieces():
+    index.BUCKET_ENTRIES = known.BUCKET_ENTRIES = 60
+    ordering.canonical_blocks.__kwdefaults__ |= {"chunk": 50, "block": 8}
+
+
 def _tell_generations():
     original = _Parking.on_partitions_assigned
 
@@ -148,6 +156,8 @@ if __name__ == "__main__":
     # Started by the chaos run's main thread: whatever becomes of that, nobody is left behind.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     _tell_generations()
+    if os.environ.get(SMALL):
+        _work_in_small_pieces()
     if wanted := os.environ.get(VARIABLE):
         _arm(wanted)
     main(sys.argv[1:])

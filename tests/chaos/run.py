@@ -19,6 +19,7 @@ from consumer.vocabulary import TopicPartition
 from tests.chaos import judgement
 from tests.chaos.adversary import SESSION_S, Adversary
 from tests.chaos.group import Group, Place
+from tests.chaos.life import SMALL
 from tests.chaos.sending import Evaluators
 from tests.chaos.workload import Workload
 from tests.conftest import Broker
@@ -52,7 +53,7 @@ class Plan(Struct, frozen=True):
     at_least_s: float
     at_most_s: float
     era_s: float = 150.0
-    run_every_s: float = 3.0
+    run_every_s: float = 2.0
     run_s: float = 45.0
     abandon_after_s: float | None = 150.0
     end_within_s: float = 420.0
@@ -171,6 +172,7 @@ class _Chaos:
     def _archive_settings(self):
         home = self._folder / "hf"
         return {
+            SMALL: "1",
             "HF_TOKEN": GOOD_TOKEN,
             "HF_HOME": str(home),
             "EVALSINK_HUB_REPO": REPO,
