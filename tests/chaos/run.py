@@ -74,6 +74,7 @@ class Report(Struct):
     rows: dict[str, int] = {}
     files: int = 0
     receipts: dict[str, int] = {}
+    dead_letters: dict[str, int] = {}
     hub: dict[str, int] = {}
     notes: list[str] = []
 
@@ -151,8 +152,9 @@ class _Chaos:
         adversary.calm_down()
         self._time("left in peace", lambda: self._end(evaluators.runs))
         self._note_faults(adversary)
+        of_group = read_all(self._broker, self._topics.dead_letters)
         self._time("undisturbed worker", self._work_alone)
-        self._time("judgement", lambda: self._judge(sent, evaluators.runs))
+        self._time("judgement", lambda: self._judge(sent, evaluators.runs, of_group))
 
     def close(self):
         report = self.report
@@ -242,19 +244,30 @@ class _Chaos:
             if report.faults.get(name, 0) < number
         ]
 
-    def _judge(self, sent, runs):
+    def _judge(self, sent, runs, of_group):
         report = self.report
         files, alone = judgement.tree(self._output), judgement.tree(self._undisturbed)
         report.files = len(files)
         report.findings += judgement.differences_of_trees(files, alone)
-        letters, differing = judgement.letters_of(read_all(self._broker, self._topics.dead_letters))
-        report.findings += differing
+        letters, differing = judgement.letters_of(of_group)
+        known = {(record.partition, record.offset) for record in of_group}
+        of_alone, more = judgement.letters_of(
+            record
+            for record in read_all(self._broker, self._topics.dead_letters)
+            if (record.partition, record.offset) not in known
+        )
+        report.findings += differing + more
+        report.findings += [
+            f"{place}: a dead letter of one group that the other does not have"
+            for place in sorted(dict(letters.items() ^ of_alone.items()))
+        ]
+        report.dead_letters = {"records": len(letters), "written": len(of_group)}
         log = read_all(self._broker, *self._topics.inputs)
         receipts, written, findings = judgement.read_receipts(self._broker, self._topics.receipts, "chaos")
-        of_alone, _, more = judgement.read_receipts(self._broker, self._topics.receipts, "alone")
+        alone_receipts, _, more = judgement.read_receipts(self._broker, self._topics.receipts, "alone")
         report.findings += findings + more
         if {one: (p, r.sha256, r.samples, r.aggregates) for one, (p, r) in receipts.items()} != {
-            one: (p, r.sha256, r.samples, r.aggregates) for one, (p, r) in of_alone.items()
+            one: (p, r.sha256, r.samples, r.aggregates) for one, (p, r) in alone_receipts.items()
         }:
             report.findings.append("the receipts of the two groups differ")
         report.receipts = {"runs": len(receipts), "written": written}
