@@ -6,6 +6,8 @@
 PYTHON ?= python3
 KAFKA_PORT ?= 9092
 PYTEST ?=
+SEED ?=
+CHAOS ?=
 # Only `make lock` needs it; pinned so that two people get the same lock.
 UV_VERSION := 0.13.9
 
@@ -82,6 +84,11 @@ kafka-stop: $(VENV)/.run ## Stop it
 test: $(VENV)/.dev ## Run the tests, on real Kafka too where Java and Maven are there (PYTEST= passes options on)
 	@$(BIN)/python -m tests.kafka_harness jars --if-possible
 	@$(BIN)/python -m pytest $(PYTEST)
+
+.PHONY: chaos
+chaos: $(VENV)/.dev ## Do a group of workers on real Kafka every harm, up to 40 minutes (SEED= as a run before printed it)
+	@$(BIN)/python -m tests.kafka_harness jars
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 .PHONY: check
 check: lint types imports ## All that is not a test: lint, types, imports

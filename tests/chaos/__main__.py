@@ -2,10 +2,12 @@
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
+import click
 import msgspec
 
 from tests.chaos.run import Plan, run_chaos
@@ -31,19 +33,21 @@ def main():
     parser.add_argument("--report", type=Path, help="write the report there, as JSON")
     parser.add_argument("--folder", type=Path, help="work there; a temporary folder if not given")
     given = parser.parse_args()
+    # Asked to end, it still takes its processes and mounts away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
-    print(f"seed {seed}", flush=True)
+    click.echo(f"seed {seed}")
     folder = given.folder or Path(tempfile.mkdtemp(prefix=f"evalsink-chaos-{seed}-"))
     plan = Plan(seed, TARGETS, at_least_s=0.4 * given.minutes * 60, at_most_s=given.minutes * 60)
-    report = run_chaos(plan, folder.absolute(), lambda line: print(line, flush=True))
+    report = run_chaos(plan, folder.absolute(), click.echo)
     content = msgspec.json.format(msgspec.json.encode(report), indent=2)
     if given.report:
         given.report.write_bytes(content + b"\n")
-    print(content.decode())
+    click.echo(content.decode())
     if report.findings:
-        print(f"{len(report.findings)} findings; everything is kept in {folder}")
+        click.echo(f"{len(report.findings)} findings; everything is kept in {folder}")
         sys.exit(1)
-    print("no difference, and every record accounted for")
+    click.echo("no difference, and every record accounted for")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def read_receipts(broker, topic, group):
 class Account:
     """Where every record that was sent has gone."""
 
-    def __init__(self, sent, log, letters, receipts, files, topics):
+    def __init__(self, sent, log, *, letters, receipts, files, topics):
         self._topics = topics
         self._letters = letters
         self._receipts = receipts
@@ -131,38 +131,34 @@ class Account:
                 self.findings.append(f"{place}: garbage, and {reason or 'no dead letter'}")
             self.records[f"dead letter: {reason}"] += 1
             return
-        receipt = self._receipts.get(parcel.run_id)
+        partition, receipt = self._receipts.get(parcel.run_id, (None, None))
         if receipt is None:
             self.findings.append(f"{place}: of {parcel.run_id!r}, which has no receipt")
             return
-        if receipt[0] != place.partition:
+        if partition != place.partition:
             self.findings.append(
-                f"{parcel.run_id}: its receipt lies in partition {receipt[0]}, it in {place.partition}"
+                f"{place}: of {parcel.run_id!r}, whose receipt lies in partition {partition}"
             )
-        cut = receipt[1].aggregates if place.topic == self._topics.aggregates else receipt[1].samples
-        if place.offset > cut.offset:
-            if reason != "late":
-                self.findings.append(
-                    f"{place}: above the cut {cut.offset} of {parcel.run_id!r}, and {reason or 'no dead letter'}"
-                )
-            self.records["dead letter: late"] += 1
-        elif parcel.kind == "rows":
-            if reason != ("bad-rows" if parcel.bad else None):
-                self.findings.append(
-                    f"{place}: rows of {parcel.run_id!r} at or below its cut, and {reason or 'no dead letter'}"
-                )
+        cut = receipt.aggregates if place.topic == self._topics.aggregates else receipt.samples
+        told, expected = self._fate(parcel, reason, is_late=place.offset > cut.offset)
+        self.records[told] += 1
+        if reason != expected:
+            self.findings.append(
+                f"{place}: {parcel.kind} of {parcel.run_id!r}, whose cut is {cut.offset}: "
+                f"{reason or 'no dead letter'}, and not {expected or 'none'}"
+            )
+
+    def _fate(self, parcel, reason, *, is_late):
+        """Where a record goes, as the report says it, and the reason of the dead letter that there has to be."""
+        if is_late:
+            return "dead letter: late", "late"
+        if parcel.kind == "rows":
             self._count_rows(parcel)
-            self.records[
-                "rows in a run, and a dead letter for the bad ones" if parcel.bad else "rows in a run"
-            ] += 1
+            if parcel.bad:
+                return "rows in a run, and a dead letter for the bad ones", "bad-rows"
         elif parcel.kind == "aggregate" and reason == "unexpected":
-            self.records["dead letter: unexpected"] += 1
-        else:
-            if reason is not None:
-                self.findings.append(
-                    f"{place}: {parcel.kind} of {parcel.run_id!r} at or below its cut, and {reason}"
-                )
-            self.records[f"{parcel.kind} in a run"] += 1
+            return "dead letter: unexpected", "unexpected"
+        return f"{parcel.kind} in a run", None
 
     def _count_rows(self, parcel):
         for row in parcel.good:
