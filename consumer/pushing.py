@@ -29,6 +29,7 @@ from consumer.telemetry import logs
 if TYPE_CHECKING:
     from consumer.archive.pusher import Pusher
 
+EXIT_DISK = 1
 EXIT_OVERDUE = 71
 
 # How soon a run that was handed in is seen, and how often an idle outbox is looked at.
@@ -75,10 +76,15 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
     state, output = Path(order.state), Path(order.output)
-    lock = PusherLock(state, wait=True)
-    outbox = Outbox(state)
-    pusher = make_pusher(order.hub, outbox, output)
-    outbox.recover()
+    try:
+        lock = PusherLock(state, wait=True)
+        outbox = Outbox(state)
+        pusher = make_pusher(order.hub, outbox, output)
+        outbox.recover()
+    except OSError as error:
+        # Full, or gone with its worker. Another one is started in its time; the thread above waits for ever.
+        _log.error("outbox_failed", reason=str(error), state=order.state)
+        os._exit(EXIT_DISK)
     while True:
         try:
             pusher.rebuild()

@@ -134,6 +134,9 @@ class Outbox:
         Args:
             state: State folder.
             timeout_s: Longest wait for another process that writes, seconds.
+
+        Raises:
+            OSError: the disk; nothing was dropped.
         """
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -141,8 +144,10 @@ class Outbox:
         try:
             self._db = self._open()
         except sqlite3.DatabaseError as error:
-            if self._path is None or _is_passing(error):
+            if self._path is None:
                 raise
+            if _is_passing(error):
+                raise _disk_error(error) from error
             # The output folder holds all that it held; what was damaged is kept for who wants to look.
             _log.error("outbox_damaged", reason=str(error), path=str(self._path))
             for suffix in ("-wal", "-shm"):
@@ -379,5 +384,9 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        number = errno.ENOSPC if "full" in str(error) else errno.EIO
-        raise OSError(number, str(error), OUTBOX_FILE) from error
+        raise _disk_error(error) from error
+
+
+def _disk_error(error: sqlite3.Error) -> OSError:
+    number = errno.ENOSPC if "full" in str(error) else errno.EIO
+    return OSError(number, str(error), OUTBOX_FILE)

@@ -1,8 +1,5 @@
 """Arrays that do not fit on the disk: an error at once, never a file that is too short and taken for whole."""
 
-import resource
-from contextlib import contextmanager
-
 import pytest
 
 from consumer.runs import index
@@ -10,20 +7,10 @@ from consumer.runs.index import count_distinct
 from consumer.runs.known import KnownSamples
 from consumer.runs.lifecycle import TallyKey
 from consumer.runs.ordering import canonical_blocks
+from tests.observing import room_for
 from tests.runs.entries import Row, write_files
 
 KEY = TallyKey(0, 0, 0)
-
-
-@contextmanager
-def room_for(bytes_of_one_file):
-    """No file of this process may become larger: the system refuses as it does on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_one_file, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
