@@ -168,7 +168,9 @@ class Group:
         self.ends[str(code)] += 1
         said = place.log.read_bytes()[place._seen :].decode(errors="replace")
         # A disk that is full when it starts is told and ends it; afterwards, it waits.
-        full_at_start = code == 1 and "Errno 28" in said and '"partitions_assigned"' not in said
+        full_at_start = (
+            code == 1 and ("Errno 28" in said or "Errno 5]" in said) and '"partitions_assigned"' not in said
+        )
         if code not in EXPLAINED and not full_at_start:
             tail = said[-2000:]
             self.unexplained.append(f"{place.name} ended with {code}: …{tail}")
