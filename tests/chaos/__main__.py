@@ -32,13 +32,20 @@ def main():
     parser.add_argument("--minutes", type=float, default=MINUTES, help="longest time of faults (%(default)s)")
     parser.add_argument("--report", type=Path, help="write the report there, as JSON")
     parser.add_argument("--folder", type=Path, help="work there; a temporary folder if not given")
+    parser.add_argument("--durable-hub", action="store_true", help="receipts only once a run is on the Hub")
     given = parser.parse_args()
     # Asked to end, it still takes its processes and mounts away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
     click.echo(f"seed {seed}")
     folder = given.folder or Path(tempfile.mkdtemp(prefix=f"evalsink-chaos-{seed}-"))
-    plan = Plan(seed, TARGETS, at_least_s=0.4 * given.minutes * 60, at_most_s=given.minutes * 60)
+    plan = Plan(
+        seed,
+        TARGETS,
+        at_least_s=0.4 * given.minutes * 60,
+        at_most_s=given.minutes * 60,
+        durable="hub" if given.durable_hub else "output",
+    )
     report = run_chaos(plan, folder.absolute(), click.echo)
     content = msgspec.json.format(msgspec.json.encode(report), indent=2)
     if given.report:

@@ -226,18 +226,20 @@ class Account:
                     self.findings.append(f"{run_id}: {entry['file']} is not what the results JSON says")
 
 
-def findings_on_the_hub(repository, files):
-    """The repository holds the files of every complete run, each put there once, and its card names them all."""
-    complete = {
-        run_id: name
-        for run_id, (name, document) in documents(files).items()
-        if document["evalsink"]["status"] == "complete"
+def findings_on_the_hub(repository, files, *, of_every_status):
+    """The repository holds the files of every complete run, each put there once, and its card names them all.
+
+    With `of_every_status` those of the others too.
+    """
+    stems = {
+        name.removesuffix("_results.json").rpartition("/")[2]
+        for name, document in documents(files).values()
+        if of_every_status or document["evalsink"]["status"] == "complete"
     }
-    stems = {name.removesuffix("_results.json").rpartition("/")[2] for name in complete.values()}
     expected = {path: content for path, content in files.items() if any(stem in path for stem in stems)}
     there = {path: content for path, content in repository.files().items() if path != "README.md"}
     found = [f"{path}: not on the Hub" for path in sorted(expected.keys() - there)]
-    found += [f"{path}: on the Hub, of no complete run" for path in sorted(there.keys() - expected)]
+    found += [f"{path}: on the Hub, and should not be" for path in sorted(there.keys() - expected)]
     found += [
         f"{path}: other bytes on the Hub"
         for path in sorted(expected.keys() & there)

@@ -46,6 +46,7 @@ class Plan(Struct, frozen=True):
         run_s: Longest time from a run's first record to its last.
         abandon_after_s: When runs that fell silent are given up; None: there are no such runs.
         end_within_s: How long the group may take, once left in peace, to end everything.
+        durable: Where a run has to be before its receipt: ``output`` or ``hub``.
     """
 
     seed: int
@@ -57,12 +58,14 @@ class Plan(Struct, frozen=True):
     run_s: float = 45.0
     abandon_after_s: float | None = 150.0
     end_within_s: float = 420.0
+    durable: str = "output"
 
 
 class Report(Struct):
     """What happened, and what was found."""
 
     seed: int
+    durable: str
     findings: list[str] = []
     seconds: dict[str, float] = {}
     faults: dict[str, int] = {}
@@ -95,7 +98,7 @@ def run_chaos(plan, folder, say=print):
 class _Chaos:
     def __init__(self, plan, folder, say):
         self._plan, self._folder, self._say = plan, folder, say
-        self.report = Report(plan.seed)
+        self.report = Report(plan.seed, plan.durable)
         self._began = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         self._kafka = RealKafka(folder / "kafka")
@@ -181,6 +184,7 @@ class _Chaos:
             SMALL: "1",
             "HF_TOKEN": GOOD_TOKEN,
             "HF_HOME": str(home),
+            "EVALSINK_DURABLE": self._plan.durable,
             "EVALSINK_HUB_REPO": REPO,
             "EVALSINK_HUB_ENDPOINT": self._hub.endpoint,
             "EVALSINK_HUB_XET": "false",
@@ -289,7 +293,9 @@ class _Chaos:
             if run_id in runs and runs[run_id].complete and document["evalsink"]["status"] != "complete"
         ]
         repository = self._hub.repo(REPO)
-        report.findings += judgement.findings_on_the_hub(repository, files)
+        report.findings += judgement.findings_on_the_hub(
+            repository, files, of_every_status=self._plan.durable == "hub"
+        )
         report.hub = {
             "files": len(repository.files()),
             "commits": len(repository.commits),
