@@ -131,8 +131,7 @@ class GroupSource:
             for topic in self._topics:
                 # A leader without metadata skips the topic silently, and what comes after the join counts as
                 # changed: a rebalance later everything moves.
-                self._consumer.partitions_for_topic(topic)
-            self._refuse_other_topics()
+                self._counts[topic] = len(self._consumer.partitions_for_topic(topic) or ())
 
     def hold(self) -> None:
         """Stay a member for one poll's time, but take no record; the next `poll` goes on."""
@@ -188,8 +187,8 @@ class GroupSource:
                     f"{topic} was made anew while it was read; start again: it is read from its beginning"
                 )
             count = len(cluster.partitions_for_topic(topic) or ())
-            expected = self._counts.setdefault(topic, count) if count else 0
-            if count != expected:
+            expected = self._counts[topic] = self._counts[topic] or count
+            if count not in {0, expected}:
                 raise BrokerError(
                     f"{topic} has {count} partitions now, not {expected}: run_ids move to other partitions, "
                     "and a run under way never closes; name new topics in the settings (topics) instead"
