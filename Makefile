@@ -7,6 +7,8 @@ PYTHON ?= python3
 KAFKA_PORT ?= 9092
 PYTEST ?=
 MUTANTS ?=
+SEED ?=
+CHAOS ?=
 # Only `make lock` needs it; pinned so that two people get the same lock.
 UV_VERSION := 0.13.9
 
@@ -92,6 +94,11 @@ test-system: $(VENV)/.dev ## Run the tests that need more than Python and Java (
 .PHONY: mutants
 mutants: $(VENV)/.dev ## Remove each protection in turn; a test must fail for each (MUTANTS="--only TEXT")
 	@$(BIN)/python -m tests.proof.mutants $(MUTANTS)
+
+.PHONY: chaos
+chaos: $(VENV)/.dev ## Do a group of workers on real Kafka every harm, up to 40 minutes (SEED= as a run before printed it)
+	@$(BIN)/python -m tests.kafka_harness jars
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 .PHONY: check
 check: lint types imports ## All that is not a test: lint, types, imports

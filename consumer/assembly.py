@@ -97,7 +97,7 @@ def worker(
             topic_id=every_id.get(settings.topics.receipts, ""),
         )
         tooling = tools(settings, worker_name, disk)
-        source = GroupSource(connection, settings)
+        source = GroupSource(connection, settings, topic_ids=ids)
         desk = archive.enter_context(_archive(settings, clock)) if settings.hub.enabled else None
         if desk is None and has_outbox(state):
             _miss(state)

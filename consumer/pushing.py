@@ -25,6 +25,7 @@ from consumer.archive.lock import PusherLock
 from consumer.archive.outbox import Errand, Outbox
 from consumer.archive.parcels import Parcel, pack
 from consumer.archive.process import Order
+from consumer.errors import StateError
 from consumer.report import metrics
 from consumer.settings import Hub as HubSettings
 from consumer.telemetry import logs
@@ -32,6 +33,7 @@ from consumer.telemetry import logs
 if TYPE_CHECKING:
     from consumer.archive.pusher import Pusher
 
+EXIT_DISK = 1
 EXIT_OVERDUE = 71
 
 # How soon a run that was handed in is seen, and how often an idle outbox is looked at.
@@ -87,18 +89,27 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
     state, output = Path(order.state), Path(order.output)
-    with PusherLock(state, wait=True):
-        outbox = Outbox(state)
-        pusher = make_pusher(order.hub, outbox, output)
-        outbox.recover(now=time.time())
-        while True:
-            try:
-                pusher.rebuild()
-                wait_s = pusher.turn()
-            except OSError as error:
-                _log.error("outbox_failed", reason=str(error), state=order.state)
-                wait_s = _AFTER_DISK_ERROR_S
-            time.sleep(LOOK_EVERY_S if wait_s is None else min(wait_s, LOOK_EVERY_S))
+    try:
+        with PusherLock(state, wait=True):
+            outbox = Outbox(state)
+            pusher = make_pusher(order.hub, outbox, output)
+            outbox.recover(now=time.time())
+            _push_for_ever(pusher)
+    except (OSError, StateError) as error:
+        # Full, damaged, or gone with its worker. Another one is started in its time; the thread above waits.
+        _log.error("outbox_failed", reason=str(error), state=order.state)
+        os._exit(EXIT_DISK)
+
+
+def _push_for_ever(pusher: "Pusher") -> None:
+    while True:
+        try:
+            pusher.rebuild()
+            wait_s = pusher.turn()
+        except OSError as error:
+            _log.error("outbox_failed", reason=str(error))
+            wait_s = _AFTER_DISK_ERROR_S
+        time.sleep(LOOK_EVERY_S if wait_s is None else min(wait_s, LOOK_EVERY_S))
 
 
 def _end_with(stream: BinaryIO) -> None:

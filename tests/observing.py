@@ -1,5 +1,6 @@
 """What tests do to a broker from outside: send, read everything, ask what a group committed, wait for a condition."""
 
+import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -115,6 +116,17 @@ def committed(broker: Any, group: str, places: Iterable[TopicPartition]) -> dict
         }
     finally:
         client.close(autocommit=False)
+
+
+@contextmanager
+def room_for(bytes_of_one_file: int) -> Iterator[None]:
+    """No file of this process may become larger: the system refuses as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_one_file, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def pushing(parent: int) -> list[int]:

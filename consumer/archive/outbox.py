@@ -383,18 +383,14 @@ def _mend(path: Path) -> None:
     """Put a damaged outbox aside: the output folder holds all that it held."""
     if not path.exists():
         return
-    database = sqlite3.connect(path)
     try:
-        with _disk_errors():
+        with contextlib.closing(sqlite3.connect(path)) as database, _disk_errors():
             _check(database)
     except sqlite3.DatabaseError as error:
-        database.close()
         _log.error("outbox_damaged", reason=str(error), path=str(path))
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         path.replace(path.with_name(f"{OUTBOX_FILE}.damaged"))
-    else:
-        database.close()
 
 
 def _check(database: sqlite3.Connection) -> None:

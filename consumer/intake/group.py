@@ -82,7 +82,16 @@ def _guarded(stock: Any, faults: list[tuple[Any, Exception]]) -> Any:
 class GroupSource:
     """A member of the group `settings.group` on the input topics."""
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
+    def __init__(
+        self, connection: Connection, settings: Settings, *, topic_ids: Mapping[str, str] | None = None
+    ) -> None:
+        """Join the group.
+
+        Args:
+            connection: The broker.
+            settings: Group, topics, time-outs.
+            topic_ids: Topic to the UUID it must keep; those of topics without one are not looked at.
+        """
         session: dict[str, Any] = {
             "session_timeout_ms": settings.session_timeout_ms,
             "heartbeat_interval_ms": max(500, settings.session_timeout_ms // 15),
@@ -93,6 +102,8 @@ class GroupSource:
             session["group_instance_id"] = settings.group_instance_id
         self._embedded = connection.embedded
         self._topics = settings.topics.inputs
+        self._topic_ids = dict(topic_ids or {})
+        self._counts: dict[str, int] = {}
         self._poll_timeout_ms = settings.poll_timeout_ms
         self._poll_records_max = settings.poll_records_max
         self._records_of_one_poll = min(_FIRST_POLL_RECORDS, settings.poll_records_max)
@@ -120,7 +131,7 @@ class GroupSource:
             for topic in self._topics:
                 # A leader without metadata skips the topic silently, and what comes after the join counts as
                 # changed: a rebalance later everything moves.
-                self._consumer.partitions_for_topic(topic)
+                self._counts[topic] = len(self._consumer.partitions_for_topic(topic) or ())
 
     def hold(self) -> None:
         """Stay a member for one poll's time, but take no record; the next `poll` goes on."""
@@ -137,7 +148,8 @@ class GroupSource:
         """Records of started partitions; waits at most `poll_timeout_ms`.
 
         Raises:
-            BrokerError: what polling again does not mend: an offset is gone, rights are lacking.
+            BrokerError: what polling again does not mend: an offset is gone, rights are lacking, an input
+                topic is another one than it was.
         """
         try:
             batches = self._consumer.poll(
@@ -151,6 +163,7 @@ class GroupSource:
                 time.sleep(self._poll_timeout_ms / 1000)
                 return ()
             raise BrokerError(f"reading failed: {error}") from error
+        self._refuse_other_topics()
         self._set_faulty_aside()
         records = [
             Record(one.topic, one.partition, one.offset, one.timestamp, one.key, one.value, one.headers)
@@ -159,6 +172,27 @@ class GroupSource:
         ]
         self._adapt(records)
         return records
+
+    def _refuse_other_topics(self) -> None:
+        """Compare the topics with those we came to, as far as the client has heard: it says nothing itself.
+
+        In a topic made anew it reads on at the old offset; partitions that were added it shares out, although
+        the records of a run now come to two of them.
+        """
+        cluster = self._consumer._cluster  # noqa: SLF001 - no other way to hear what the client heard
+        for topic in self._topics:
+            topic_id, expected_id = cluster.topic_id(topic), self._topic_ids.get(topic)
+            if topic_id is not None and expected_id and str(topic_id) != expected_id:
+                raise BrokerError(
+                    f"{topic} was made anew while it was read; start again: it is read from its beginning"
+                )
+            count = len(cluster.partitions_for_topic(topic) or ())
+            expected = self._counts[topic] = self._counts[topic] or count
+            if count not in {0, expected}:
+                raise BrokerError(
+                    f"{topic} has {count} partitions now, not {expected}: run_ids move to other partitions, "
+                    "and a run under way never closes; name new topics in the settings (topics) instead"
+                )
 
     def _adapt(self, records: Sequence[Record]) -> None:
         """The client bounds a poll by records alone; records are from 100 bytes to megabytes long."""
@@ -247,10 +281,11 @@ class GroupSource:
         Raises:
             CommitRefused: the group did not take it.
             BrokerError: it never will: no rights, or a static member was replaced by another of its name
-                (polling alone would not tell).
+                (polling alone would not tell); or an input topic is another one than it was.
         """
         if not offsets:
             return
+        self._refuse_other_topics()
         try:
             self._consumer.commit(
                 {

@@ -39,15 +39,25 @@ class ReceiptTable:
     """Receipts of one group by (partition, run_id), on disk."""
 
     def __init__(self, state: Path) -> None:
+        """Open the table in `state`, made if it is not there.
+
+        Raises:
+            OSError: the disk; nothing was dropped.
+        """
         self._path = state / TABLE_FILE
         try:
             self._db = self._open()
         except sqlite3.DatabaseError as error:
+            if "full" in str(error):
+                raise OSError(errno.ENOSPC, str(error), TABLE_FILE) from error
             # It is a cache of the topic: a damaged one is read again.
             _log.warning("receipts_table_dropped", reason=str(error))
             for suffix in ("", "-wal", "-shm"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-            self._db = self._open()
+            try:
+                self._db = self._open()
+            except sqlite3.DatabaseError as again:
+                raise OSError(errno.EIO, str(again), TABLE_FILE) from again
 
     def find(self, partition: int, run_id: str) -> Receipt | None:
         """The receipt of a run, if it is closed."""

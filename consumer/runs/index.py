@@ -16,13 +16,14 @@ text itself lies in the side file, where a msgpack array holds [text id or null,
 null].
 """
 
+import contextlib
 import hashlib
 import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from enum import IntFlag
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -139,6 +140,17 @@ def read_entries(path: Path, *, total: int, chunk: int) -> Iterator[Entries]:
             yield entries
 
 
+def write_array(file: BinaryIO, array: npt.NDArray[Any]) -> None:
+    """Append an array's bytes to a file.
+
+    Not numpy's `tofile`: on a full disk that leaves a file that is too short, and says nothing (2.4).
+
+    Raises:
+        OSError: the disk; with a buffered file at its close at the latest.
+    """
+    file.write(array.tobytes())
+
+
 def identity_columns(entries: Entries) -> tuple[npt.NDArray[Any], ...]:
     """Columns that are equal for two entries exactly if they are the same sample of the task."""
     return (entries["filter"], entries["flags"] & int(IDENTITY_KIND), entries["id_high"], entries["id_low"])
@@ -196,8 +208,8 @@ def _buckets(path: Path, total: int, scratch: Path) -> Iterator[Entries]:
         return
     scratch.mkdir(parents=True, exist_ok=True)
     files = [scratch / f"bucket-{number}" for number in range(count)]
-    handles = [file.open("wb") for file in files]
-    try:
+    with contextlib.ExitStack() as stack:
+        handles = [stack.enter_context(file.open("wb")) for file in files]
         for entries in read_entries(path, total=total, chunk=BUCKET_ENTRIES):
             # Any spread will do that puts equal identities together; the multiplier is Knuth's, 2^64 / golden
             # ratio.
@@ -206,10 +218,7 @@ def _buckets(path: Path, total: int, scratch: Path) -> Iterator[Entries]:
             order = np.argsort(bucket, kind="stable")
             edges = np.searchsorted(bucket[order], np.arange(1, count, dtype=np.uint64))
             for handle, part in zip(handles, np.split(order, edges), strict=True):
-                entries[part].tofile(handle)
-    finally:
-        for handle in handles:
-            handle.close()
+                write_array(handle, entries[part])
     for file in files:
         yield np.fromfile(file, dtype=ENTRY)
         file.unlink()

@@ -7,12 +7,13 @@ missing.
 Nothing here is durable: after a restart the first rows that could make the difference cause one more count.
 """
 
+import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from consumer.runs.index import BUCKET_ENTRIES, IDENTITY_KIND, Entries, read_entries
+from consumer.runs.index import BUCKET_ENTRIES, IDENTITY_KIND, Entries, read_entries, write_array
 from consumer.runs.lifecycle import TallyKey
 
 _IDENTITY = np.dtype(
@@ -42,13 +43,22 @@ class KnownSamples:
         self._added: set[bytes] = set()
         self._sorted: list[np.memmap[tuple[int], np.dtype[np.bytes_]]] = []
         scratch.mkdir(parents=True)
+        try:
+            self._write(index, total, scratch)
+        except OSError:
+            # Whoever comes again comes with a folder of its own.
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+    def _write(self, index: Path, total: int, scratch: Path) -> None:
         wanted = np.asarray([shard << 32 | attempt for shard, attempt in self._producers], dtype=np.uint64)
         for number, entries in enumerate(read_entries(index, total=total, chunk=BUCKET_ENTRIES)):
             producer = entries["shard"].astype(np.uint64) << np.uint64(32) | entries["attempt"]
             identities = np.unique(_identities(entries[np.isin(producer, wanted)]))
             if identities.size:
                 path = scratch / f"known-{number}"
-                identities.tofile(path)
+                with path.open("wb") as file:
+                    write_array(file, identities)
                 self._sorted.append(np.memmap(path, dtype=_BYTES, mode="r"))
 
     def covers(self, shard: int, attempt: int) -> bool:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from consumer.runs.index import ENTRY, IDENTITY_KIND, Entries, Flag, decode_side, read_entries
+from consumer.runs.index import ENTRY, IDENTITY_KIND, Entries, Flag, decode_side, read_entries, write_array
 
 CHUNK_ENTRIES = 100_000
 BLOCK_ENTRIES = 8_192
@@ -75,7 +75,8 @@ def canonical_blocks(
             in_memory = ranked
         else:
             path = scratch / f"chunk-{len(chunks)}"
-            ranked.tofile(path)
+            with path.open("wb") as file:
+                write_array(file, ranked)
             chunks.append(path)
     numbers = iter([in_memory]) if in_memory is not None else _merge(chunks, block)
     streams = (_by_rank(numbers), _by_rank(_merge_texts(pending, texts, block)))
