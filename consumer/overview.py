@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from consumer.errors import StateError, UsageError
+from consumer.errors import SpoolError, StateError, UsageError
 from consumer.intake.decode import decode
 from consumer.intake.receipts import TABLE_FILE, read_table
 from consumer.runs.checkpoint import CHECKPOINT_FILE
@@ -213,7 +213,7 @@ def read_announced(folder: Path, run: RunState) -> dict[str, int]:
 
     try:
         return collect(run, lambda span: read_record(folder / LOG_FILE, span), again).tasks
-    except (OSError, msgspec.DecodeError):
+    except (OSError, SpoolError):
         return {}
 
 

@@ -53,6 +53,9 @@ Kind = Literal["archive", "proposal"]
 
 _BUSY_TIMEOUT_S = 30.0
 
+# SQLite tells its operational errors apart by words alone.
+_OF_THE_DISK = ("full", "locked", "busy", "I/O", "unable to open", "readonly", "interrupted")
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS errands (
     results TEXT, kind TEXT, run_id TEXT NOT NULL, status TEXT NOT NULL, sha256 TEXT NOT NULL,
@@ -412,7 +415,7 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "no such" in str(error):
-            raise  # it is of another shape than ours, which is no matter of the disk
+        if not any(word in str(error) for word in _OF_THE_DISK):
+            raise  # it is damaged, or of another shape than ours
         number = errno.ENOSPC if "full" in str(error) else errno.EIO
         raise OSError(number, str(error), OUTBOX_FILE) from error

@@ -115,7 +115,7 @@ def pack(
             entries[place] = entry
     sources: dict[str, Source] = {name: output / name for name in (table, metrics, results)}
     if render is not None and not (output / metrics).exists():
-        sources[metrics] = render(json.loads(content), results, sha256)
+        sources[metrics] = _rendered(render, content, results, sha256)
     parcel = Parcel(
         results=results,
         run_id=own.run_id,
@@ -130,6 +130,15 @@ def pack(
         if (output / name).stat().st_size != entry.bytes:
             raise ParcelError(f"{output / name} has another size than its results JSON says")
     return parcel
+
+
+def _rendered(
+    render: Callable[[Mapping[str, Any], str, str], bytes], content: bytes, results: str, sha256: str
+) -> bytes:
+    try:
+        return render(json.loads(content), results, sha256)
+    except (ValueError, RecursionError) as error:
+        raise ParcelError(f"{results} is no strict JSON: {error}") from error
 
 
 def check_files(parcel: Parcel, root: Path) -> None:

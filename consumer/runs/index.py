@@ -140,6 +140,17 @@ def read_entries(path: Path, *, total: int, chunk: int) -> Iterator[Entries]:
             yield entries
 
 
+def check_within(entries: Entries, position: str, length: str, size: int) -> None:
+    """Refuse entries that point beyond a file of `size` bytes, before anything is read at their word.
+
+    Raises:
+        SpoolError: one does.
+    """
+    starts, lengths = entries[position], entries[length]
+    if entries.size and ((lengths > size) | (starts > size - np.minimum(lengths, size))).any():
+        raise SpoolError(f"the index points beyond a file of {size} bytes")
+
+
 def write_array(file: BinaryIO, array: npt.NDArray[Any]) -> None:
     """Append an array's bytes to a file.
 

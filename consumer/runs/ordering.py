@@ -13,6 +13,7 @@ a sample's entries may span blocks.
 
 import heapq
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from consumer.runs.index import ENTRY, IDENTITY_KIND, Entries, Flag, decode_side, read_entries, write_array
+from consumer.errors import SpoolError
+from consumer.runs.index import (
+    ENTRY,
+    IDENTITY_KIND,
+    Entries,
+    Flag,
+    check_within,
+    decode_side,
+    read_entries,
+    write_array,
+)
 
 CHUNK_ENTRIES = 100_000
 BLOCK_ENTRIES = 8_192
@@ -94,6 +105,8 @@ def _ranked(entries: Entries, lookup: npt.NDArray[np.int64]) -> Entries:
     ranked = np.empty(entries.size, dtype=RANKED)
     for name in ENTRY.names or ():
         ranked[name] = entries[name]
+    if entries["filter"].max(initial=0) >= lookup.size:
+        raise SpoolError("the index names a filter that the run does not have")
     ranked["rank"] = lookup[entries["filter"]]
     kind = entries["flags"] & int(IDENTITY_KIND)
     ranked["kind"] = np.where(kind == int(Flag.TEXT), 1, np.where(kind == int(Flag.DIGEST), 2, 0))
@@ -173,10 +186,12 @@ def _not_above(columns: tuple[npt.NDArray[Any], ...], bound: tuple[int, ...]) ->
 def _text_items(ranked: Entries, side: Path) -> Iterator[tuple[Any, ...]]:
     """(rank, text in UTF-8, rejected, -attempt, -offset, -place, entry): sorts canonically."""
     with side.open("rb", buffering=1 << 20) as file:
+        check_within(ranked, "side", "side_len", os.fstat(file.fileno()).st_size)
         for entry in ranked:
             file.seek(int(entry["side"]))
             text, _, _ = decode_side(file.read(int(entry["side_len"])))
-            assert text is not None, "a text identity without its text"
+            if text is None:
+                raise SpoolError("the index names a text that the side file does not have")
             yield (
                 int(entry["rank"]),
                 text.encode(),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from consumer.errors import SpoolError
-from consumer.runs.index import Entries, Flag, Side, decode_side
+from consumer.runs.index import Entries, Flag, Side, check_within, decode_side
 from consumer.runs.ordering import canonical_blocks
 from consumer.runs.spool import TaskFiles
 from schemas.digests import TaskHash
@@ -106,10 +106,15 @@ def copy_samples(
     highest_attempts = np.asarray(attempts, dtype=np.int64)
     rows = os.open(files.rows, os.O_RDONLY) if files.rows.exists() else -1
     side = os.open(files.side, os.O_RDONLY) if files.side.exists() else -1
+    rows_size, side_size = (os.fstat(one).st_size if one >= 0 else 0 for one in (rows, side))
     carried: Entries | None = None
     rejected_now_open = False
     try:
         for block in canonical_blocks(files.index, files.side, ranks, total=total, scratch=scratch):
+            if block["shard"].max(initial=0) >= highest_attempts.size:
+                raise SpoolError("the index names a shard that the run does not have")
+            check_within(block, "position", "length", rows_size)
+            check_within(block, "side", "side_len", side_size)
             groups, carried, continues = _group(block, carried)
             _count_losers(copied, groups, rows)
             rejected_now_open = _count_rejected(

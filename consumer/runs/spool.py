@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import astuple
 
+from consumer.errors import SpoolError
 from consumer.runs import index
 from consumer.runs.lifecycle import TallyKey
 from consumer.vocabulary import Record
@@ -215,7 +216,15 @@ class SpooledRun(Struct, frozen=True):
 
 
 def read_record(log: Path, span: Span) -> Record:
-    """The record at `span` of a run's log file."""
+    """The record at `span` of a run's log file.
+
+    Raises:
+        SpoolError: it holds something else there.
+    """
     with log.open("rb") as file:
         file.seek(span.position)
-        return _record_decoder.decode(file.read(span.length))
+        content = file.read(span.length)
+    try:
+        return _record_decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SpoolError(f"{log} does not hold what its index names: {error}") from error
