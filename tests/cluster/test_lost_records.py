@@ -12,7 +12,6 @@ from consumer.vocabulary import TopicPartition
 from schemas.events import RunEnded
 from tests.cluster.conftest import tick_until, tick_until_it_ends
 from tests.conftest import Broker
-from tests.kafka_harness import RealKafka
 from tests.worker.conftest import Stage, cut_off
 from tests.worker.evaluation import Evaluation, run_ids
 
@@ -70,12 +69,6 @@ def test_a_worker_that_kept_its_state_completes_a_run_whose_beginning_the_log_ha
     stage.work()
     [result] = stage.results().values()
     assert ("complete", []) == (result["evalsink"]["status"], result["evalsink"]["why"])
-
-
-@pytest.fixture
-def own_kafka(kafka_jars, tmp_path):
-    with RealKafka(tmp_path / "kafka") as kafka:
-        yield kafka
 
 
 def lose_end(kafka, place, keep):
