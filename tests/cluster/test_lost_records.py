@@ -118,7 +118,8 @@ def test_what_is_left_of_a_log_that_was_cut_back_below_what_was_read_is_read_aga
     # Again from the first record of the open run, as far as that is left; else all that is left, as a replay.
     counts = stage.work().counts
     assert 0 < counts.records
-    assert (counts.replayed > 0) == (keep < 0.5)
+    if not running:  # one that was cut off may not have committed the watermark behind the closed run yet
+        assert (counts.replayed > 0) == (keep < 0.5)
     assert [closed.run_id] == list(stage.results())
     stage.send(open_still.events())
     stage.work()
