@@ -9,6 +9,7 @@ that were replaced (tests/liveness/test_static_membership.py); a broker that goe
 import pytest
 
 from consumer.kafka_client import admin
+from tests.kafka_harness import RealKafka
 from tests.observing import until
 from tests.worker.conftest import Stage, real_stage  # noqa: F401 - a fixture, for this folder too
 
@@ -43,6 +44,13 @@ def make(stage, *topics, partitions=4, policy="delete"):
             },
             wait_for_metadata=True,
         )
+
+
+@pytest.fixture
+def own_kafka(kafka_jars, tmp_path):
+    """A broker of this test alone, whose disk may be harmed."""
+    with RealKafka(tmp_path / "kafka") as kafka:
+        yield kafka
 
 
 @pytest.fixture

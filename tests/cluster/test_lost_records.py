@@ -12,7 +12,6 @@ from consumer.vocabulary import TopicPartition
 from schemas.events import RunEnded
 from tests.cluster.conftest import tick_until, tick_until_it_ends
 from tests.conftest import Broker
-from tests.kafka_harness import RealKafka
 from tests.worker.conftest import Stage, cut_off
 from tests.worker.evaluation import Evaluation, run_ids
 
@@ -72,12 +71,6 @@ def test_a_worker_that_kept_its_state_completes_a_run_whose_beginning_the_log_ha
     assert ("complete", []) == (result["evalsink"]["status"], result["evalsink"]["why"])
 
 
-@pytest.fixture
-def own_kafka(kafka_jars, tmp_path):
-    with RealKafka(tmp_path / "kafka") as kafka:
-        yield kafka
-
-
 def lose_end(kafka, place, keep):
     """Cut the partition's log to a share of its bytes, as a disk does that was not synced; the broker is restarted."""
     kafka.kill()
@@ -125,7 +118,8 @@ def test_what_is_left_of_a_log_that_was_cut_back_below_what_was_read_is_read_aga
     # Again from the first record of the open run, as far as that is left; else all that is left, as a replay.
     counts = stage.work().counts
     assert 0 < counts.records
-    assert (counts.replayed > 0) == (keep < 0.5)
+    if not running:  # one that was cut off may not have committed the watermark behind the closed run yet
+        assert (counts.replayed > 0) == (keep < 0.5)
     assert [closed.run_id] == list(stage.results())
     stage.send(open_still.events())
     stage.work()

@@ -8,7 +8,6 @@ from consumer import assembly
 from consumer.vocabulary import TopicPartition
 from tests.cluster.conftest import tick_until
 from tests.conftest import Broker
-from tests.kafka_harness import RealKafka
 from tests.worker.conftest import Stage, cut_off
 from tests.worker.evaluation import Evaluation, run_ids
 
@@ -16,12 +15,6 @@ pytestmark = pytest.mark.kafka
 
 # In the head of a batch: base offset, length, epoch, magic, then the checksum.
 _CHECKSUM_AT = 17
-
-
-@pytest.fixture
-def own_kafka(kafka_jars, tmp_path):
-    with RealKafka(tmp_path / "kafka") as kafka:
-        yield kafka
 
 
 def flip(kafka, place):
