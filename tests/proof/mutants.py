@@ -411,13 +411,6 @@ MUTANTS = (
         ["tests/archive/test_pusher.py", "-k", "leads_elsewhere"],
     ),
     Mutant(
-        "who failed comes first again",
-        "consumer/archive/outbox.py",
-        '"ORDER BY next_at, queued_at, results LIMIT ?"',
-        '"ORDER BY queued_at, results LIMIT ?"',
-        ["tests/archive/test_pusher.py", "-k", "holds_up_no_other"],
-    ),
-    Mutant(
         "commits go as quickly as they can",
         "consumer/archive/pusher.py",
         "            ready_at = max(place.not_before, *(self._may_commit_at(repo) for repo in repos))\n",
