@@ -243,7 +243,7 @@ class Hub:
         self._ready.discard(repo)
 
     def _exists(self, api: HfApi, repo: str) -> bool:
-        """Asked before making one: that call fails in other ways where it exists, or may only be written to."""
+        """Asked before making one: that call fails otherwise where it exists, or may only be written to."""
         try:
             api.dataset_info(repo)
         except RepositoryNotFoundError:
