@@ -320,6 +320,8 @@ class Pusher:
     def _answer_refused(self, place: _Repository, parcels: Parcels, fault: Refused) -> None:
         if fault.whole_repo:
             self._outbox.remember(_REFUSED_TOKEN, self._hub.token_mark)
+            # The next batch would hear the same: one question at a time.
+            place.not_before = self._now() + BUSY_WAIT_S
         if fault.whole_repo or len(parcels) == 1:
             self._park(list(parcels), str(fault))
             return

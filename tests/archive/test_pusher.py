@@ -391,6 +391,17 @@ def test_a_refused_token_parks_all_at_once_and_the_next_one_frees_them_at_once(p
     check(publishing, hub)
 
 
+def test_a_refused_token_is_not_asked_with_for_batch_after_batch(publishing, hub):
+    hub.tokens = {"hf_tomorrow"}
+    for number in range(30):
+        publishing.close(f"r{number:02}")
+    pusher = publishing.pusher(settings=publishing.settings(files_per_commit_max=4))
+    pusher.turn()
+    assert len(hub.requests) <= 2
+    turns_until(publishing, pusher, lambda: {"parked"} == set(publishing.states().values()))
+    assert len(hub.requests) <= 60
+
+
 def test_other_bytes_under_a_name_are_kept_unless_an_operator_says_otherwise(publishing, hub):
     results = publishing.close("r")
     publishing.close("other")
