@@ -414,6 +414,9 @@ def _disk_errors() -> Iterator[None]:
     """SQLite says in words of its own what is the disk's."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        # What SQLite says of some damage is no text.
+        raise sqlite3.DatabaseError(f"what SQLite says of it cannot be read: {error}") from error
     except sqlite3.OperationalError as error:
         if not any(word in str(error) for word in _OF_THE_DISK):
             raise  # it is damaged, or of another shape than ours

@@ -110,6 +110,10 @@ class ReceiptTable:
             database.execute("PRAGMA synchronous = NORMAL")
             database.executescript(_SCHEMA)
             _check(database)
+        except UnicodeDecodeError as error:
+            # What SQLite says of some damage is no text.
+            database.close()
+            raise sqlite3.DatabaseError(f"what SQLite says of it cannot be read: {error}") from error
         except BaseException:
             database.close()
             raise

@@ -116,7 +116,11 @@ def _read(path: Path) -> Checkpoint | None:
 
 
 def _is_whole(folder: Path, run: RunState, disk: Disk) -> bool:
+    if Path(run.folder).name != run.folder:
+        return False  # its files would lie, and be cut, somewhere else
     for path, length in spool_files(folder / run.folder, run):
+        if length < 0:
+            return False
         size = path.stat().st_size if path.exists() else 0
         if size < length:
             return False
