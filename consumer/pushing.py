@@ -40,6 +40,7 @@ EXIT_OVERDUE = 71
 LOOK_EVERY_S = 1.0
 _AFTER_DISK_ERROR_S = 5.0
 _NICENESS = 5
+_LAST_WORDS_S = 5.0
 
 _log = logs.logger(__name__)
 
@@ -64,7 +65,7 @@ def make_pusher(
         settings,
         output,
         now=time.time,
-        deadline=_deadline,
+        deadline=partial(_deadline, outbox),
         packing=packing or partial(pack_published, output),
         linger_s=linger_s,
         overwrite=overwrite,
@@ -93,7 +94,7 @@ def main() -> None:
         with PusherLock(state, wait=True):
             outbox = Outbox(state)
             pusher = make_pusher(order.hub, outbox, output)
-            outbox.recover(now=time.time())
+            outbox.recover()
             _push_for_ever(pusher)
     except (OSError, StateError) as error:
         # Full, damaged, or gone with its worker. Another one is started in its time; the thread above waits.
@@ -120,8 +121,8 @@ def _end_with(stream: BinaryIO) -> None:
 
 
 @contextlib.contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, _overdue, (seconds,))
+def _deadline(outbox: Outbox, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, _overdue, (outbox, seconds))
     timer.daemon = True
     timer.start()
     try:
@@ -130,8 +131,14 @@ def _deadline(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _overdue(seconds: float) -> None:
+def _overdue(outbox: Outbox, seconds: float) -> None:
+    """End the process, whatever hangs; other runs come before this one next time."""
     _log.error("push_overdue", after_s=round(seconds))
+    last = threading.Timer(_LAST_WORDS_S, os._exit, (EXIT_OVERDUE,))
+    last.daemon = True
+    last.start()
+    with contextlib.suppress(OSError):
+        outbox.put_off_overdue(now=time.time())
     os._exit(EXIT_OVERDUE)
 
 

@@ -240,16 +240,21 @@ class Outbox:
             errands, "state = 'parked', reason = ?, next_at = ?, attempts = attempts + 1", reason, next_at
         )
 
-    def recover(self, *, now: float) -> int:
-        """Queue again what a pusher that ended was at; later, what was in its hands five times and more.
-
-        For who holds the `PusherLock`. Returns how many.
-        """
+    def recover(self) -> int:
+        """Queue again what a pusher that ended was at. For who holds the `PusherLock`. Returns how many."""
         with self._write() as db:
             return db.execute(
-                "UPDATE errands SET state = 'queued', attempts = attempts + 1, next_at = "
-                "CASE WHEN attempts < 4 THEN next_at ELSE ? + min(3600, 30 << min(attempts, 7)) END, "
-                "reason = 'the process that pushed it ended' WHERE state = 'pushing'",
+                "UPDATE errands SET state = 'queued', attempts = attempts + 1, "
+                "reason = 'the process that pushed it ended' WHERE state = 'pushing'"
+            ).rowcount
+
+    def put_off_overdue(self, *, now: float) -> int:
+        """What is being pushed took too long: it stands behind, ever longer. Returns how many."""
+        with self._write() as db:
+            return db.execute(
+                "UPDATE errands SET state = 'queued', attempts = attempts + 1, "
+                "next_at = ? + min(3600, 60 << min(attempts, 6)), "
+                "reason = 'it took longer than hub.upload_timeout_s' WHERE state = 'pushing'",
                 (now,),
             ).rowcount
 

@@ -123,7 +123,7 @@ def command(  # noqa: PLR0917 - click passes them by name
             return
         with _sole_pusher(stored, chosen.state_path, retry_parked=retry_parked):
             if stored is not None:
-                stored.recover(now=time.time())
+                stored.recover()
             archived = sum(_empty(load, give_up_after_s=give_up_after, overwrite=overwrite) for load in loads)
         _conclude(loads, archived, skipped)
     finally:

@@ -260,7 +260,11 @@ def test_an_upload_that_hangs_for_ever_is_ended_from_outside_and_nothing_is_lost
         EVALSINK_HUB_UPLOAD_TIMEOUT_S=1,
     )
     assert "push_overdue" in done.stderr
-    assert {"pushing"} == set(stored.states().values())
+    waiting = stored.outbox.waiting()
+    assert {("queued", "it took longer than hub.upload_timeout_s")} == {
+        (one.state, one.reason) for one in waiting
+    }
+    stored.outbox.put_off(waiting, "", next_at=0.0)  # not in a minute, but now
     remove()
     gate.open()
     push(stored, hub)

@@ -87,7 +87,7 @@ def test_what_a_pusher_that_ended_was_at_is_queued_again(tmp_path):
     outbox = Outbox(tmp_path)
     enter(outbox, "a")
     outbox.begin(outbox.due(0.0, limit=1))
-    assert 1 == Outbox(tmp_path).recover(now=0.0)
+    assert 1 == Outbox(tmp_path).recover()
     [errand] = outbox.due(0.0, limit=1)
     assert (1, "the process that pushed it ended") == (errand.attempts, errand.reason)
 
@@ -144,18 +144,18 @@ def test_what_is_read_does_not_wait_for_what_is_written(tmp_path):
     assert {"a", "b"} == set(states(outbox))
 
 
-def test_what_ended_the_pusher_again_and_again_is_tried_ever_later(tmp_path):
+def test_what_took_too_long_again_and_again_is_tried_ever_later(tmp_path):
     outbox = Outbox(tmp_path)
     enter(outbox, "a")
     waits = []
     now = 0.0
     for _ in range(9):
         outbox.begin(outbox.due(now, limit=1))
-        outbox.recover(now=now)
+        assert 1 == outbox.put_off_overdue(now=now)
         [errand] = outbox.waiting()
-        waits.append(max(0.0, errand.next_at - now))
+        waits.append(errand.next_at - now)
         now += waits[-1]
-    assert [0.0, 0.0, 0.0, 0.0, 480.0] == waits[:5]
+    assert [60.0, 120.0, 240.0] == waits[:3]
     assert waits == sorted(waits)
     assert 3600.0 == waits[-1]
 
@@ -285,12 +285,11 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox.begin(batch)
         for errand in batch:
             _, next_at, since = self.plain[errand.results]
-            late = self.now + min(3600, 30 << min(errand.attempts, 7)) if errand.attempts >= 4 else next_at
             moved = {
                 "archive": ("archived", next_at, since),
                 "put off": ("queued", self.now + wait, since),
                 "park": ("parked", self.now + wait, since),
-                "killed": ("queued", late, since),
+                "killed": ("queued", next_at, since),
             }
             self.plain[errand.results] = moved[end]
         if end == "archive":
@@ -300,7 +299,7 @@ class OutboxMachine(RuleBasedStateMachine):
         elif end == "park":
             self.outbox.park(batch, "no", next_at=self.now + wait)
         else:
-            assert len(batch) == self.outbox.recover(now=self.now)
+            assert len(batch) == self.outbox.recover()
 
     @rule(name=st.sampled_from("abcde"))
     def drop(self, name):

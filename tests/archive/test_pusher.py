@@ -777,7 +777,7 @@ def test_any_mixture_of_faults_and_kills_ends_with_every_run_there_once(data, tm
             if data.draw(st.booleans(), label="killed"):
                 publishing.outbox.begin(publishing.outbox.due(publishing.clock.now, limit=2))
                 publishing.outbox = Outbox(publishing.state)
-                publishing.outbox.recover(now=publishing.clock.now)
+                publishing.outbox.recover()
                 pusher = publishing.pusher()
         publishing.drain(pusher)
         hub.faults.clear()
