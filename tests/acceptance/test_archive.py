@@ -319,7 +319,7 @@ def test_the_token_is_in_no_line_no_file_and_no_list_of_processes(cli_broker, hu
     )
     remove()
     pushed = evalsink(
-        *("push", tmp_path / "output", "--state", tmp_path / "state", "--hub-repo", "org/other"),
+        *("push", tmp_path / "output", "--hub-repo", "org/other"),
         EVALSINK_HUB_TOKEN_FILE=token_file,
         EVALSINK_HUB_ENDPOINT=hub.endpoint,
         EVALSINK_HUB_XET="false",
