@@ -242,7 +242,7 @@ MUTANTS = (
         "consumer/filesystem.py",
         'temporary = path.with_name(path.name + ".tmp")',
         "temporary = path",
-        ["tests/runs/test_checkpoint.py", GROUP],
+        ["tests/runs/test_checkpoint.py"],
     ),
     Mutant(
         "no length check at the start",

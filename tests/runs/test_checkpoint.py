@@ -1,6 +1,7 @@
 """The checkpoint: what is kept, what is cut, and what is dropped so that the log rebuilds it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 
 from consumer.errors import StateError
+from consumer.filesystem import Disk
 from consumer.runs import checkpoint
 from consumer.runs.checkpoint import CHECKPOINT_FILE, StateLock, worker_id
 from consumer.runs.spool import spool_files
@@ -203,3 +205,19 @@ def test_a_worker_keeps_its_id_and_no_two_folders_share_one(tmp_path):
     other.mkdir()
     assert worker_id(one, QuickDisk()) == worker_id(one, QuickDisk())
     assert worker_id(one, QuickDisk()) != worker_id(other, QuickDisk())
+
+
+def test_until_the_new_checkpoint_is_whole_and_durable_the_former_one_stands(tmp_path, monkeypatch):
+    path = tmp_path / checkpoint.CHECKPOINT_FILE
+    Disk().replace_file(path, b"former")
+    seen = []
+    fsync = os.fsync
+
+    def looking(descriptor):
+        seen.append(path.read_bytes())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", looking)
+    Disk().replace_file(path, b"new")
+    # Of the file, before it bears the name; of the folder, after.
+    assert [b"former", b"new"] == seen

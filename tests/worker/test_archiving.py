@@ -13,6 +13,8 @@ from tests.observing import pushing, until
 from tests.worker.conftest import cut_off
 from tests.worker.evaluation import Evaluation
 
+pytestmark = pytest.mark.kafka
+
 REPO = "org/evals"
 
 
@@ -23,6 +25,12 @@ def hub(monkeypatch):
         yield server
         assert [] == server.unknown
         assert [] == [commit for name in server.repos for commit in server.repo(name).empty_commits]
+
+
+@pytest.fixture
+def stage(real_stage):
+    """Promises are tested on a real broker only."""
+    return real_stage
 
 
 def archiving(stage, hub, *, durable="output", **more):
