@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.proof.worker_group import WorkerGroup, totals
 
-QUICK_EXAMPLES = 150
+QUICK_EXAMPLES = 80
 STEPS = 30
 # A mutant must be caught again by whom it was caught before, and nobody reads how.
 MUTANTS: dict[str, Any] = {"derandomize": True, "database": None, "phases": [Phase.explicit, Phase.generate]}
