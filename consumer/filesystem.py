@@ -10,7 +10,7 @@ import errno
 import functools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -26,6 +26,30 @@ def room(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+def files_below(root: Path, *, skip_denied: bool) -> Iterator[Path]:
+    """Everything below `root` but folders, each folder's by name. Others may write there meanwhile.
+
+    `Path.rglob` raises where a folder vanishes between its being seen and being entered, as the staging
+    folders of close-outs do all the time.
+
+    Args:
+        root: Where to search.
+        skip_denied: Pass over folders that this user may not enter (``lost+found``).
+
+    Raises:
+        OSError: another folder cannot be searched, or `root` is not there.
+    """
+
+    def refuse(error: OSError) -> None:
+        vanished = isinstance(error, FileNotFoundError) and Path(error.filename) != root
+        if not vanished and not (skip_denied and isinstance(error, PermissionError)):
+            raise error
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        folders.sort()
+        yield from (Path(folder, name) for name in sorted(names))
 
 
 @functools.cache

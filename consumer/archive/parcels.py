@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from consumer.filesystem import files_below
 from consumer.settings import Hub
 from schemas.names import PARTIAL_FOLDER, files_of_results, hash8, relative_paths
 from schemas.results import Evalsink, RunStatus
@@ -158,8 +159,10 @@ def check_files(parcel: Parcel, root: Path) -> None:
 
 def find_published(output: Path) -> Iterator[tuple[str, str, RunStatus, str]]:
     """(results, run_id, status, sha256) of every run that evalsink published below `output`."""
-    for path in sorted(output.rglob("*results*.json")):
+    for path in sorted(files_below(output, skip_denied=True)):
         relative = path.relative_to(output)
+        if files_of_results(path.name) is None:
+            continue
         if relative.parts[0].startswith(".") or relative.parts[0] == PARTIAL_FOLDER:
             continue
         try:

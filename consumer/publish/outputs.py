@@ -10,7 +10,6 @@ as are samples files that belong to no results JSON: they are not lost in silenc
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from consumer.errors import EvalsinkError, UsageError
+from consumer.filesystem import files_below
 from schemas.events import Harness
 from schemas.mending import repair
 from schemas.results import OWN_KEY
@@ -115,13 +115,10 @@ def find_outputs(path: Path) -> Found:
 
 def _walk(root: Path) -> Iterator[Path]:
     # Folders whose name ends in .jsonl exist: only what the system calls a file is one.
-    for folder, folders, names in os.walk(root, onerror=_raise):
-        folders.sort()
-        yield from (Path(folder, name) for name in sorted(names))
-
-
-def _raise(error: OSError) -> None:
-    raise EvalsinkError(f"cannot search {error.filename}: {error.strerror}") from error
+    try:
+        yield from files_below(root, skip_denied=False)
+    except OSError as error:
+        raise EvalsinkError(f"cannot search {error.filename}: {error.strerror}") from error
 
 
 def _read_all(files: list[Path], *, samples: set[Path], named: bool) -> Found:

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from consumer.errors import UsageError, VerificationError
+from consumer.filesystem import files_below
 from consumer.report.metrics import render
 from consumer.report.samples import check_samples
 from schemas.names import RunFiles, files_of_results, hash8, model_folder
@@ -77,7 +78,11 @@ def find_results(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         inside: Iterable[Path] = (path,)
         if path.is_dir():
-            inside = (file for file in path.rglob("*.json") if files_of_results(file.name) and file.is_file())
+            inside = (
+                file
+                for file in files_below(path, skip_denied=True)
+                if files_of_results(file.name) and file.is_file()
+            )
         elif not path.is_file():
             raise UsageError(f"no such file or folder: {path}")
         elif not files_of_results(path.name):

@@ -1,1 +1,1 @@
-"""What operators see: log lines (metrics come later)."""
+"""What operators see: log lines, metrics, and the server that shows them."""

@@ -551,6 +551,24 @@ def test_without_an_output_folder_nothing_counts_as_looked_through(publishing, h
     assert {"r": "queued"} == publishing.states()
 
 
+def test_a_staging_folder_that_vanishes_does_not_end_the_looking_through(publishing, monkeypatch):
+    publishing.close("r")
+    publishing.outbox = Outbox(None)
+    staging = publishing.output / ".evalsink" / "worker" / "run"
+    staging.mkdir(parents=True)
+    scandir = os.scandir
+
+    def entering(path):
+        if str(path) == str(staging) and staging.exists():
+            staging.rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", entering)
+    publishing.pusher().rebuild()
+    assert not staging.exists(), "nobody entered it"
+    assert {"r": "queued"} == publishing.states()
+
+
 def test_another_repository_gets_everything_too(publishing, hub):
     publishing.close("r")
     for repo in (REPO, "org/second"):
