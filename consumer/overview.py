@@ -9,6 +9,8 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from heapq import nlargest
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -220,17 +222,20 @@ def read_announced(folder: Path, run: RunState) -> dict[str, int]:
 def _recent(receipts: list[tuple[int, Receipt]], output: Path, number: int, now_ms: int) -> list[RunOverview]:
     """The runs that closed last.
 
-    Receipts tell no time. In one partition the cuts give the order; between partitions, the files' times.
+    Receipts tell no time. In one partition the cuts give the order, whichever file a close-out beside others
+    wrote first; between partitions, the files' times.
     """
     by_partition = defaultdict(list)
     for partition, receipt in receipts:
         by_partition[partition].append(receipt)
-    candidates = [
-        _closed_run(receipt, partition, output, now_ms)
-        for partition, some in by_partition.items()
-        for receipt in nlargest(number, some, key=lambda receipt: receipt.samples.offset)
-    ]
-    return nlargest(number, candidates, key=lambda run: run.closed_ms or 0)
+    candidates: list[tuple[int, RunOverview]] = []
+    for partition, some in by_partition.items():
+        last = nlargest(number, some, key=lambda receipt: receipt.samples.offset)
+        runs = [_closed_run(receipt, partition, output, now_ms) for receipt in last]
+        # No run counts as closed before one that its partition closed earlier.
+        closed_ms = [*accumulate((run.closed_ms or 0 for run in reversed(runs)), max)]
+        candidates += zip(reversed(closed_ms), runs, strict=True)
+    return [run for _, run in nlargest(number, candidates, key=itemgetter(0))]
 
 
 def _closed_run(receipt: Receipt, partition: int, output: Path, now_ms: int) -> RunOverview:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,19 @@ def test_the_last_closed_come_first_and_only_as_many_as_asked_for(embedded_desk)
     assert names[::-1] == list(embedded_desk.listed())
     assert ["r-4", "r-3"] == list(embedded_desk.listed("--recent", "2"))
     assert [] == list(embedded_desk.listed("--recent", "0"))
+
+
+def test_in_one_partition_the_log_says_who_closed_last_whatever_the_times_of_the_files(embedded_desk):
+    names = [f"r-{number}" for number in range(3)]
+    for name in names:
+        embedded_desk.send(*whole(name), partition=2)
+    embedded_desk.work()
+    for age_s, name in enumerate(names):
+        # The last one's file is the oldest, and the middle one's is gone.
+        results = Path(embedded_desk.listed()[name]["results"])
+        os.utime(results, (1e9 - age_s, 1e9 - age_s))
+    Path(embedded_desk.listed()["r-1"]["results"]).unlink()
+    assert names[::-1] == list(embedded_desk.listed())
 
 
 def test_for_people_paths_stand_on_lines_of_their_own(embedded_desk):
