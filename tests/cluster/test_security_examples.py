@@ -12,6 +12,7 @@ from consumer import assembly
 from consumer.intake.topic_rules import INPUT_BYTES_MAX
 from consumer.settings import Settings, load
 from tests.cluster.guarded import CERTIFICATE, DEPLOY, PASSWORDS, USERS
+from tests.kafka_harness.tools import known_settings
 from tests.observing import read_all
 from tests.worker.evaluation import Evaluation
 
@@ -50,6 +51,18 @@ def test_the_producers_send_what_the_inputs_take_and_lose_nothing(name, largest)
     said = properties((DEPLOY / name).read_text("utf-8"))
     assert said[largest] == str(INPUT_BYTES_MAX)
     assert (said["acks"], said["enable.idempotence"]) == ("all", "true")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("name", "client"),
+    [("producer.properties", "producer.ProducerConfig"), ("admin.properties", "admin.AdminClientConfig")],
+)
+def test_kafkas_own_clients_know_all_that_they_are_told(kafka_jars, name, client):
+    said, known = properties((DEPLOY / name).read_text("utf-8")), known_settings(client)
+    assert "sasl.jaas.config" in known
+    # What finds the password belongs to no client; that nobody gets in without it is seen below.
+    assert [] == [key for key in said.keys() - known if not key.startswith("config.providers")]
 
 
 def send_with_kafkas_own_client(guarded, stage, event_records):

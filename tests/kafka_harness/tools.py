@@ -1,9 +1,11 @@
 """Kafka's own commands without their scripts: `kafka-acls.sh` and the like from the jars.
 
-Owns: a file to execute for each, which becomes that command's JVM. Nothing is started here.
+Owns: a file to execute for each, which becomes that command's JVM; and what its clients can be told.
 """
 
+import re
 import shlex
+import subprocess
 from pathlib import Path
 
 from tests.kafka_harness.jars import HARNESS, ensure_jars, java
@@ -29,16 +31,26 @@ def make_command(folder: Path, name: str) -> Path:
     Raises:
         HarnessError: no Java, or no jars.
     """
-    jars = ensure_jars()
-    call = [
-        java() or "java",
-        *_JVM,
-        f"-Dlog4j2.configurationFile={HARNESS / 'log4j2.properties'}",
-        "-cp",
-        f"{jars}/*",
-        CLASSES[name],
-    ]
     path = folder / name
-    path.write_text(f'#!/bin/sh\nexec {shlex.join(call)} "$@"\n', "utf-8")
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(_call(CLASSES[name]))} "$@"\n', "utf-8")
     path.chmod(0o755)
     return path
+
+
+def known_settings(client: str) -> set[str]:
+    """The names of all that `producer.ProducerConfig` or another such class of Kafka's clients takes.
+
+    They pass over what they do not know without a word.
+
+    Raises:
+        HarnessError: no Java, or no jars.
+    """
+    page = subprocess.run(
+        _call(f"org.apache.kafka.clients.{client}"), capture_output=True, text=True, check=True
+    ).stdout
+    return set(re.findall(r'<a id="([\w.]+)"', page))
+
+
+def _call(main: str) -> list[str]:
+    logging = f"-Dlog4j2.configurationFile={HARNESS / 'log4j2.properties'}"
+    return [java() or "java", *_JVM, logging, "-cp", f"{ensure_jars()}/*", main]
