@@ -112,16 +112,16 @@ def test_the_notes_say_where_runs_appear_and_who_makes_the_topics(helm, tmp_path
     # Helm shows them only to whom has a cluster, so they are read as if they were an object.
     copy = copied(tmp_path)
     written = (copy / "templates" / "NOTES.txt").read_text("utf-8")
-    head = "kind: Notes\nmetadata: {name: notes}\ntext: |\n"
-    (copy / "templates" / "notes.yaml").write_text(head + textwrap.indent(written, "  "), "utf-8")
+    head = "kind: Notes\nmetadata: {name: notes}\ntext: |\n  Notes: "
+    (copy / "templates" / "notes.yaml").write_text(head + textwrap.indent(written, "  ").lstrip(), "utf-8")
     notes = {
         values: helm.objects(*values, chart=copy)["Notes", "notes"]["text"]
         for values in ((), HUB, ("--values", EVERYTHING))
     }
     assert "volume evalsink-output" in notes[()]
-    assert "evalsink topics --config /etc/evalsink/settings.toml --partitions 12" in notes[()]
+    assert "with 12 partitions, with topicsJob.enabled=true" in notes[()]
     assert "my-org/evaluations on the Hub" in notes[HUB]
-    assert "evalsink topics" not in notes["--values", EVERYTHING]
+    assert "topicsJob" not in notes["--values", EVERYTHING]
     assert "3 to 12 worker(s)" in notes["--values", EVERYTHING]
 
 
