@@ -211,11 +211,13 @@ def check_topics(connection: Connection, settings: Settings) -> None:
         )
     if connection.embedded:
         return  # made by us, all alike, and without configuration
-    problems = {
-        topic.name: topic.problems
-        for topic in topics.arrange(connection, settings.topics, create=False)
-        if topic.problems
-    }
+    found = topics.arrange(
+        connection, settings.topics, silence_ms=round(settings.silence_s * 1000), create=False
+    )
+    for topic in found:
+        for remark in topic.remarks:
+            _log.warning("topic_risky", topic=topic.name, reason=remark)
+    problems = {topic.name: topic.problems for topic in found if topic.problems}
     for problem in problems.pop(settings.topics.dead_letters, ()):
         _log.warning("topic_unfit", topic=settings.topics.dead_letters, reason=problem)
     if problems:
