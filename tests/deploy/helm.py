@@ -28,6 +28,11 @@ def find():
     return shutil.which("helm") or (str(built) if built.is_file() else None)
 
 
+def parse(text):
+    """Every object of a YAML text. With libyaml: dashboards are long."""
+    return [one for one in yaml.load_all(text, Loader=yaml.CSafeLoader) if one is not None]
+
+
 class RefusedError(Exception):
     """Helm did not do it; the text is what it says."""
 
@@ -67,9 +72,8 @@ class Helm:
     def objects(self, *options: str | Path, chart: Path = CHART, release: str = "evalsink"):
         """The same, parsed: (kind, name) to object. Two of one name are refused, as a cluster would not."""
         found = {}
-        for one in yaml.safe_load_all(self.template(*options, chart=chart, release=release)):
-            if one is not None:
-                key = one["kind"], one["metadata"]["name"]
-                assert key not in found, f"two objects are {key}"
-                found[key] = one
+        for one in parse(self.template(*options, chart=chart, release=release)):
+            key = one["kind"], one["metadata"]["name"]
+            assert key not in found, f"two objects are {key}"
+            found[key] = one
         return found

@@ -1,16 +1,18 @@
 """The Helm chart: what it renders fits evalsink and itself, and nonsense is refused by name. Needs Helm: `make helm`."""
 
+import json
 import re
 import shutil
 import textwrap
 import tomllib
 
+import jsonschema
 import pytest
 import yaml
 from msgspec.structs import asdict, replace
 
 from consumer.cli import cli
-from consumer.intake.topics import PARTITIONS
+from consumer.intake.topic_rules import PARTITIONS
 from consumer.monitoring import Monitor, parse_address
 from consumer.settings import EvalResult, Hub, Security, Settings, Topics, load
 from tests.deploy.helm import CHART, EVERYTHING, KUBERNETES, RefusedError
@@ -34,10 +36,15 @@ def everything(helm):
     return helm.objects("--values", EVERYTHING)
 
 
+@pytest.fixture(scope="module")
+def hub(helm):
+    return helm.objects(*HUB)
+
+
 @pytest.fixture(params=["plain", "everything", "hub"])
-def rendered(request, helm):
+def rendered(request):
     """Three ways to install it."""
-    return helm.objects(*HUB) if request.param == "hub" else request.getfixturevalue(request.param)
+    return request.getfixturevalue(request.param)
 
 
 def pods(objects):
@@ -586,6 +593,43 @@ def test_every_value_stands_in_values_yaml_with_a_comment_and_in_the_schema():
             assert any(one.startswith("#") for one in block), line
 
 
+KEYWORDS = {
+    "additionalProperties",
+    "enum",
+    "exclusiveMinimum",
+    "items",
+    "maximum",
+    "maxLength",
+    "minimum",
+    "minLength",
+    "pattern",
+    "properties",
+    "required",
+    "type",
+}
+
+
+def schemas(schema):
+    """A schema and all within it."""
+    yield schema
+    for one in (
+        *schema.get("properties", {}).values(),
+        schema.get("items"),
+        schema.get("additionalProperties"),
+    ):
+        if isinstance(one, dict):
+            yield from schemas(one)
+
+
+def test_the_schema_says_nothing_that_nobody_reads():
+    """A keyword with a typo is passed over by whoever checks values."""
+    document = json.loads(read("deploy/chart/values.schema.json"))
+    jsonschema.Draft7Validator.check_schema(document)
+    for schema in schemas(document):
+        assert set(schema) - {"$schema", "title"} <= KEYWORDS
+        assert set(schema.get("required", [])) <= set(schema.get("properties", {}))
+
+
 REFUSED = [
     # A name, a kind or a range that does not exist.
     ("replica=3", ["replica"]),
@@ -675,6 +719,8 @@ REFUSED = [
         "settings.security.protocol=SSL,secrets.kafkaKeyPassword.name=p",
         ["secrets.kafkaKeyPassword.name", "secrets.kafkaCertificate.name"],
     ),
+    ("topicsJob.minInsyncReplicas=4", ["topicsJob.minInsyncReplicas is 4", "topicsJob.replication"]),
+    ("topicsJob.retentionDays=0", ["retentionDays"]),
     ("extraEnv[0].name=EVALSINK_GRACE_S", ["extraEnv", "EVALSINK_GRACE_S", "settings"]),
     ("extraEnv[0].name=HF_TOKEN", ["extraEnv", "HF_TOKEN", "secrets.hubToken"]),
     ("extraEnv[0].name=KAFKA_BOOTSTRAP_SERVERS", ["extraEnv", "KAFKA_BOOTSTRAP_SERVERS", "settings.brokers"]),

@@ -1,6 +1,7 @@
 """deploy/kubernetes/: in step with the chart, and what a cluster of any allowed version takes."""
 
 import re
+from copy import deepcopy
 
 import jsonschema
 import kubernetes_validate
@@ -10,7 +11,7 @@ from yamllint import linter
 from yamllint.config import YamlLintConfig
 
 from tests.deploy import manifests
-from tests.deploy.helm import CHART, EVERYTHING, KUBERNETES
+from tests.deploy.helm import CHART, EVERYTHING, KUBERNETES, parse
 from tests.docs.pages import ROOT, read
 
 FILES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
@@ -40,8 +41,7 @@ LINT_RENDERED = YamlLintConfig(
 )
 
 
-def objects(path):
-    return [one for one in yaml.safe_load_all(path.read_text("utf-8")) if one]
+OBJECTS = {path: parse(path.read_text("utf-8")) for path in RENDERED}
 
 
 def each(*, native):
@@ -49,7 +49,7 @@ def each(*, native):
     return [
         pytest.param(one, id=f"{path.stem} {one['kind']} {one['metadata']['name']}")
         for path in RENDERED
-        for one in objects(path)
+        for one in OBJECTS[path]
         if native == (one["apiVersion"] in NATIVE)
     ]
 
@@ -109,7 +109,7 @@ def test_operators_take_their_custom_resources_strictly(one, crds):
 
 
 def test_the_schemas_would_notice_a_typo():
-    worker = next(one for one in objects(RENDERED[0]) if one["kind"] == "StatefulSet")
+    worker = deepcopy(next(one for one in OBJECTS[RENDERED[0]] if one["kind"] == "StatefulSet"))
     worker["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
         kubernetes_validate.validate(worker, KUBERNETES[-1], strict=True)

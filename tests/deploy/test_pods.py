@@ -111,7 +111,7 @@ def test_the_job_makes_the_topics_and_two_workers_publish_and_stop_in_time(helm,
             "group": mark,
             "topics": {name: getattr(topics, name) for name in Topics.__struct_fields__},
         },
-        "topicsJob": {"enabled": True, "replication": 1},
+        "topicsJob": {"enabled": True, "replication": 1, "minInsyncReplicas": 1, "retentionDays": 0.5},
     }
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump(values), "utf-8")

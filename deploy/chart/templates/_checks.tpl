@@ -60,6 +60,10 @@ the value's name and what to do. Included by the StatefulSet, so nothing is ever
 {{- $wrong = append $wrong "secrets.kafkaKeyPassword.name needs secrets.kafkaCertificate.name" -}}
 {{- end -}}
 
+{{- if gt (int $v.topicsJob.minInsyncReplicas) (int $v.topicsJob.replication) -}}
+{{- $wrong = append $wrong (printf "topicsJob.minInsyncReplicas is %d, more than topicsJob.replication, which is %d: nothing could be written" (int $v.topicsJob.minInsyncReplicas) (int $v.topicsJob.replication)) -}}
+{{- end -}}
+
 {{- range $v.extraEnv -}}
 {{- if hasPrefix "EVALSINK_" .name -}}
 {{- $wrong = append $wrong (printf "extraEnv: %s would win over the settings file: use settings" .name) -}}
