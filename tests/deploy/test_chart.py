@@ -128,6 +128,13 @@ def test_the_notes_say_where_runs_appear_and_who_makes_the_topics(helm, tmp_path
     assert "volume evalsink-output" in notes[()]
     assert "with 12 partitions, with topicsJob.enabled=true" in notes[()]
     assert "my-org/evaluations on the Hub" in notes[HUB]
+    for text in notes.values():
+        # What a template does not know it leaves empty.
+        commands = [line.split() for line in text.splitlines() if line.startswith("  kubectl")]
+        assert len(commands) == 4
+        for words in commands:
+            assert words[words.index("-n") + 1] == "evalsink"
+            assert {"evalsink-0", "statefulset/evalsink"} & set(words)
     assert "topicsJob" not in notes["--values", EVERYTHING]
     assert "3 to 12 worker(s)" in notes["--values", EVERYTHING]
 
@@ -444,6 +451,17 @@ def test_a_label_of_ours_cannot_be_taken_away(helm):
         "labels"
     ]
     assert "worker" == labels["app.kubernetes.io/component"]
+
+
+def test_every_object_bears_the_labels_that_tools_look_for(everything):
+    for (kind, name), one in everything.items():
+        expected = {
+            "app.kubernetes.io/name": "evalsink",
+            "app.kubernetes.io/instance": "evalsink",
+            "app.kubernetes.io/managed-by": "Helm",
+            "app.kubernetes.io/version": yaml.safe_load(read("deploy/chart/Chart.yaml"))["appVersion"],
+        }
+        assert expected.items() <= one["metadata"]["labels"].items(), (kind, name)
 
 
 # -- network ----------------------------------------------------------------------------------------------------------
