@@ -12,6 +12,8 @@ UPGRADE ?=
 CHAOS ?=
 # Only `make lock` needs it; pinned so that two people get the same lock.
 UV_VERSION := 0.13.9
+# Renders and checks the Helm chart; pinned so that two people render the same. Go's checksum database vouches for it.
+HELM_VERSION := 3.22.0
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -127,6 +129,23 @@ format: $(VENV)/.dev ## Mend what ruff can mend
 generated: $(VENV)/.dev ## Write the JSON Schemas, the AsyncAPI document and docs/METRICS.md anew
 	@$(BIN)/python -m schemas.export
 	@$(BIN)/python -m consumer.telemetry.catalog
+
+.PHONY: helm
+helm: .cache/helm-$(HELM_VERSION)/helm ## Build the pinned Helm with Go, for the chart; a helm in PATH is used before it
+
+.cache/helm-$(HELM_VERSION)/helm:
+	@command -v go >/dev/null || { echo "make helm needs Go, or put a helm into PATH" >&2; exit 1; }
+	@echo "Building Helm $(HELM_VERSION) …"
+	@GOBIN=$(CURDIR)/$(@D) go install -trimpath -ldflags "$(HELM_SAYS)" helm.sh/helm/v3/cmd/helm@v$(HELM_VERSION)
+
+# Built without these it takes itself for no version, and every cluster that it does not see for Kubernetes 1.20.
+HELM_SAYS = -s -w -X helm.sh/helm/v3/internal/version.version=v$(HELM_VERSION) \
+  $(foreach package,chartutil lint/rules,-X helm.sh/helm/v3/pkg/$(package).k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$(package).k8sVersionMinor=37)
+
+.PHONY: manifests
+manifests: $(VENV)/.dev ## Bring deploy/chart and deploy/kubernetes into step with what they are made from
+	@command -v helm >/dev/null || $(MAKE) --silent helm
+	@$(BIN)/python -m tests.deploy.manifests
 
 .PHONY: clean
 clean: ## Remove the environment, caches, downloads and the demo's output (a running Kafka is stopped first)
