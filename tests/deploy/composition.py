@@ -156,6 +156,7 @@ def gives_no_container_more_than_it_needs(composition):
         assert all("docker.sock" not in source for source, _, _ in mounts(service)), name
     for name, service in ours(composition).items():
         assert (service["user"], service["read_only"]) == ("10001:10001", True), name
+        assert service["ulimits"] == {"core": 0}, name
         assert service["tmpfs"] == ["/tmp"], name  # noqa: S108 - in a container
         assert service["build"] == {"context": "..", "dockerfile": "deploy/image/Dockerfile"}, name
     assert services(composition)["prometheus"]["read_only"] is True
