@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 KAFKA_PORT ?= 9092
+PROMETHEUS_PORT ?= 9090
+GRAFANA_PORT ?= 3000
 PYTEST ?=
 MUTANTS ?=
 SEED ?=
@@ -82,6 +84,25 @@ kafka: $(VENV)/.run ## Start a real Kafka on 127.0.0.1:9092 (KAFKA_PORT=); needs
 .PHONY: kafka-stop
 kafka-stop: $(VENV)/.run ## Stop it
 	@$(BIN)/python -m tests.kafka_harness stop --port $(KAFKA_PORT)
+
+COMPOSE := docker compose --file deploy/compose.yaml
+export KAFKA_PORT PROMETHEUS_PORT GRAFANA_PORT
+
+.PHONY: engine
+engine:
+	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || { echo \
+	  "This needs a container engine that runs, with Compose: 'docker info' and 'docker compose version' must answer." \
+	  "Without one: make kafka, and the commands below it in README.md." >&2; exit 1; }
+
+.PHONY: up
+up: engine ## Start Kafka, two workers, Prometheus and Grafana in containers (deploy/compose.yaml)
+	@$(COMPOSE) up --build --detach
+	@echo "Kafka 127.0.0.1:$(KAFKA_PORT), Prometheus http://127.0.0.1:$(PROMETHEUS_PORT), Grafana http://127.0.0.1:$(GRAFANA_PORT)"
+	@echo "Something to look at: $(COMPOSE) run --rm demo"
+
+.PHONY: down
+down: engine ## End them; their volumes stay
+	@$(COMPOSE) --profile demo down --remove-orphans
 
 ## -- keeping it right -------------------------------------------------------------------------------------------------
 
