@@ -33,7 +33,14 @@ CONFINED = (
     "--security-opt=no-new-privileges",
 )
 # What the machine that tests may lack: a daemon for the health check's clock, cgroup namespaces, the right to raise limits.
-_MODEST = ("--network=host", "--cgroupns=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
+# And an end, should the suite be killed and not come to it.
+_MODEST = (
+    "--timeout=400",
+    "--network=host",
+    "--cgroupns=host",
+    "--ulimit=nofile=1024:1024",
+    "--ulimit=nproc=4096:4096",
+)
 
 
 class Engine:
@@ -63,6 +70,8 @@ class Engine:
                 "utf-8",
             )
             if self.call("buildah", "info").returncode == 0:
+                # What did not change since the last time is not built again.
+                self.environment["BUILDAH_LAYERS"] = str(driver == "overlay").lower()
                 break
 
     def call(self, *command, timeout_s=RUN_TIMEOUT_S):
