@@ -21,6 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The locks are complete, so pip need not resolve anything: --no-deps.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+SBOM_ENV := .cache/sbom
 SOURCES := consumer schemas tests benchmarks
 
 .DEFAULT_GOAL := help
@@ -71,6 +72,32 @@ lock: ## Write requirements/*.lock anew from pyproject.toml; versions stay (UPGR
 UV_COMPILE = .cache/uv-$(UV_VERSION)/bin/uv pip compile --quiet --no-config $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-strip-extras --no-annotate --custom-compile-command "make lock" --output-file
 
+## -- releasing it -----------------------------------------------------------------------------------------------------
+
+.PHONY: version
+version: ## Print the version
+	@sed -nE 's/^version = "(.+)"$$/\1/p' pyproject.toml
+
+.PHONY: dist
+dist: $(VENV)/.run ## Build the wheel and the source distribution into dist/
+	@$(BIN)/hatchling build --clean
+
+# What the lock holds, not what this machine took of it: the same bytes wherever it is made.
+SBOM := dist/evalsink.cdx.json
+
+.PHONY: sbom
+sbom: $(SBOM_ENV)/.made ## Write dist/evalsink.cdx.json: what evalsink is made of, by requirements/run.lock (CycloneDX 1.6)
+	@mkdir -p $(dir $(SBOM))
+	@$(SBOM_ENV)/bin/python -W ignore -m cyclonedx_py requirements requirements/run.lock --pyproject pyproject.toml \
+	  --spec-version 1.6 --output-format JSON --output-reproducible --validate --output-file $(SBOM)
+	@echo "Wrote $(SBOM)"
+
+# Its packages and evalsink's exclude each other.
+$(SBOM_ENV)/.made: requirements/sbom.lock
+	@$(PYTHON) -m venv --clear $(SBOM_ENV)
+	@$(SBOM_ENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
 ## -- seeing it --------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
@@ -112,7 +139,7 @@ test: $(VENV)/.dev ## Run the tests, on real Kafka too where Java and Maven are 
 	@$(BIN)/python -m pytest -m "not system" $(PYTEST)
 
 .PHONY: test-system
-test-system: $(VENV)/.dev ## Run the tests that need more than Python and Java (a Prometheus: apt-get install prometheus)
+test-system: $(VENV)/.dev ## Run the tests that need more than Python and Java (a Prometheus, Buildah and Podman; .ci/run has the list)
 	@$(BIN)/python -m tests.kafka_harness jars --if-possible
 	@$(BIN)/python -m pytest -m system $(PYTEST)
 

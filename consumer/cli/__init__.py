@@ -4,7 +4,10 @@ Owns: option parsing, exit codes, what is printed where (results on stdout, prog
 """
 
 import importlib
+import os
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import click
@@ -64,6 +67,8 @@ def main(argv: list[str] | None = None) -> Any:
     dead letters in a row, 6 stopped while the disk was full, 7 the Hub; 70 and 75 are `consumer.liveness`,
     71 is `consumer.pushing`.
     """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, _end)
     try:
         return cli.main(args=argv, prog_name="evalsink")
     except EvalsinkError as error:
@@ -73,3 +78,8 @@ def main(argv: list[str] | None = None) -> Any:
         # A folder that cannot be made, a disk that is full at the start: the user's to mend, so no traceback.
         say(f"evalsink: {error}")
         sys.exit(EvalsinkError.exit_code)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End, as every other process would: the kernel spares the first one of a container."""
+    os._exit(128 + number)

@@ -51,6 +51,14 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    # -- signals
+    Mutant(
+        "process 1 of a container does not heed SIGTERM before its loop begins",
+        "consumer/cli/__init__.py",
+        "        signal.signal(signal.SIGTERM, _end)\n",
+        "        pass\n",
+        ["tests/liveness/test_first_process.py"],
+    ),
     # -- close-out and receipts
     Mutant(
         "the receipt does not wait for the dead letters of the run",
