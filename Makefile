@@ -89,12 +89,12 @@ kafka-stop: $(VENV)/.run ## Stop it
 .PHONY: test
 test: $(VENV)/.dev ## Run the tests, on real Kafka too where Java and Maven are there (PYTEST= passes options on, -n0: one process)
 	@$(BIN)/python -m tests.kafka_harness jars --if-possible
-	@$(BIN)/python -m pytest -m "not system" -n $(WORKERS) --dist loadgroup $(PYTEST)
+	@$(BIN)/python -m pytest -m "not system" -n $(WORKERS) $(PYTEST)
 
 .PHONY: test-system
 test-system: $(VENV)/.dev ## Run the tests that need more than Python and Java (a Prometheus: apt-get install prometheus)
 	@$(BIN)/python -m tests.kafka_harness jars --if-possible
-	@$(BIN)/python -m pytest -m system -n $(WORKERS) --dist loadgroup $(PYTEST)
+	@$(BIN)/python -m pytest -m system -n $(WORKERS) $(PYTEST)
 
 .PHONY: mutants
 mutants: $(VENV)/.dev ## Remove each protection in turn; a test must fail for each (MUTANTS="--only TEXT")

@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from consumer.broker.embedded import EmbeddedBroker, ensure_topics
@@ -21,6 +22,12 @@ from tests.kafka_harness import HarnessError, Keeper, RealKafka, ask, libs, why_
 ROOT = Path(__file__).parents[1]
 
 KEEPER = pytest.StashKey[Keeper]()
+
+# How long an example takes says how busy the machine is, not whether it is right.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -37,15 +44,17 @@ def pytest_unconfigure(config):
         config.stash[KEEPER].close()
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Say which tests run in one process, unless the call does (`--dist`)."""
+    from tests.scheduling import Scheduling
+
+    return Scheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
 def pytest_collection_modifyitems(items):
-    """Where there are several processes (`-n`), those that share what is dear run in one: a fixture of their module."""
-    for item in items:
-        fixtures = [found[-1] for found in item._fixtureinfo.name2fixturedefs.values() if found]
-        if any(one.argname == "pausable_kafka" for one in fixtures):
-            item.add_marker(pytest.mark.xdist_group("pausable_kafka"))
-        elif any(one.scope == "module" for one in fixtures):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Begin with what takes long, so that at the end no process waits for another."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 class Broker:

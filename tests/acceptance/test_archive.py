@@ -16,7 +16,7 @@ from tests.hub_server import GOOD_TOKEN, HubServer
 from tests.observing import Sending, commands, produce, pushing, until
 from tests.worker.evaluation import Evaluation
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.long]
 
 REPO = "org/evals"
 SECRET = "hf_onlyforthearchive"
