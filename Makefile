@@ -8,6 +8,8 @@ KAFKA_PORT ?= 9092
 PROMETHEUS_PORT ?= 9090
 GRAFANA_PORT ?= 3000
 PYTEST ?=
+# Most tests wait for a broker or a process more than they compute: more processes than cores, as long as those keep up.
+WORKERS ?= 4
 MUTANTS ?=
 SEED ?=
 UPGRADE ?=
@@ -27,6 +29,9 @@ SOURCES := consumer schemas tests benchmarks
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
+
+# The tests start Python by the hundred: what is compiled once is kept, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Print this list
@@ -134,14 +139,14 @@ down: engine ## End them; their volumes stay
 ## -- keeping it right -------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: $(VENV)/.dev ## Run the tests, on real Kafka too where Java and Maven are there (PYTEST= passes options on)
+test: $(VENV)/.dev ## Run the tests, on real Kafka too where Java and Maven are there (PYTEST= passes options on, -n0: one process)
 	@$(BIN)/python -m tests.kafka_harness jars --if-possible
-	@$(BIN)/python -m pytest -m "not system" $(PYTEST)
+	@$(BIN)/python -m pytest -m "not system" -n $(WORKERS) $(PYTEST)
 
 .PHONY: test-system
 test-system: $(VENV)/.dev ## Run the tests that need more than Python and Java (a Prometheus, Buildah and Podman; .ci/run has the list)
 	@$(BIN)/python -m tests.kafka_harness jars --if-possible
-	@$(BIN)/python -m pytest -m system $(PYTEST)
+	@$(BIN)/python -m pytest -m system -n $(WORKERS) $(PYTEST)
 
 .PHONY: mutants
 mutants: $(VENV)/.dev ## Remove each protection in turn; a test must fail for each (MUTANTS="--only TEXT")
