@@ -33,6 +33,7 @@ from consumer.observations import (
     unobserved,
 )
 from consumer.runs.book import Event, RunBook, role_of
+from consumer.runs.lifecycle import may_settle
 from consumer.runs.window import Window
 from consumer.saving import Saving
 from consumer.settings import Settings
@@ -185,14 +186,14 @@ class Worker:
                 if self._book.take(run, record, event, roles) == "late":
                     self._bury(record, "late")
                 else:
-                    self._patiently(lambda: self._book.settle(run, record))
-                    rejected = getattr(event, "rejected", ())
-                    if rejected:
-                        self._bury(record, "bad-rows", rejected[0].reason, rejected)
-                    else:
-                        state.buried_in_a_row = 0
+                    if may_settle(run):
+                        self._patiently(partial(self._book.settle, run, record))
                     if isinstance(event, DecodedSamples):
                         self._count(event)
+                    if isinstance(event, DecodedSamples) and event.rejected:
+                        self._bury(record, "bad-rows", event.rejected[0].reason, event.rejected)
+                    else:
+                        state.buried_in_a_row = 0
         state.positions[record.topic] = record.offset + 1
         if self._book.spool.is_full:
             self._patiently(self._book.spool.flush)
@@ -204,9 +205,10 @@ class Worker:
 
     def _count(self, event: DecodedSamples) -> None:
         self.counts.rows += len(event.rows)
-        self.counts.repaired += len(event.repaired)
-        self.counts.scores_dropped += len(event.scores_dropped)
-        self.counts.rejected += len(event.rejected)
+        if event.repaired or event.scores_dropped or event.rejected:
+            self.counts.repaired += len(event.repaired)
+            self.counts.scores_dropped += len(event.scores_dropped)
+            self.counts.rejected += len(event.rejected)
 
     def _after_closing(self, record: Record, receipt: Receipt, event: Event) -> None:
         """A record of a run that is closed: up to its cut a replay, above it late."""

@@ -63,17 +63,17 @@ def sift(event: Samples, value: bytes) -> DecodedSamples:
         is_utf8(value)
         and b"\n" not in value
         and b"\r" not in value
-        and all(bytes(sample.row)[0] == _BRACE for sample in rows)
+        and all([bytes(sample.row)[0] == _BRACE for sample in rows])
     ):
         return DecodedSamples(
-            run_id=event.run_id,
-            task=event.task,
-            filter=event.filter,
-            shard=event.shard,
-            num_shards=event.num_shards,
-            attempt=event.attempt,
-            rows=rows,
-            indexes=range(len(rows)),
+            event.run_id,
+            event.task,
+            event.filter,
+            event.shard,
+            event.num_shards,
+            event.attempt,
+            rows,
+            range(len(rows)),
         )
     sieve = _Sieve()
     for index, sample in enumerate(rows):

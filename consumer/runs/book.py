@@ -12,18 +12,24 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+from zlib import crc32
+
+from msgspec import Struct
 
 from consumer.runs import lifecycle
-from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack_entry
+from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack
 from consumer.runs.known import KnownSamples
 from consumer.runs.lifecycle import TallyKey
-from consumer.runs.spool import Spool, SpooledRun, run_folder_name
+from consumer.runs.spool import Spool, SpooledRun, TaskFiles, run_folder_name
 from consumer.vocabulary import DecodedSamples, Record, Role
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
 from schemas.state import Cut, EarlyExpiry, PartitionState, RunState, Span, TaskState
 
 Event = DecodedSamples | RunStarted | Aggregate | RunEnded | RunExpired
+
+_U64_MAX: Final = 2**64 - 1
+_NO_MARKS: Final[Mapping[int, int]] = {}
 
 Outcome = Literal["applied", "late", "surplus", "expired"]
 
@@ -33,13 +39,22 @@ def role_of(event: Event) -> Role:
     return "aggregates" if isinstance(event, Aggregate) else "samples"
 
 
+class _Lane(Struct, frozen=True):
+    """Where the rows of one task and filter of a run go."""
+
+    number: int
+    task: TaskState
+    filter: int
+    files: TaskFiles
+
+
 class RunBook:
     """All local state, of partitions owned or not."""
 
     def __init__(self, spool: Spool, partitions: Mapping[int, PartitionState] | None = None) -> None:
         self.spool = spool
         self.partitions: dict[int, PartitionState] = dict(partitions or {})
-        self._numbers: dict[tuple[int, str], dict[str, int]] = {}
+        self._lanes: dict[str, dict[tuple[str, str], _Lane]] = {}
         self._known: dict[tuple[int, str, int], KnownSamples] = {}
 
     def find(self, partition: int, run_id: str) -> RunState | None:
@@ -99,14 +114,14 @@ class RunBook:
         if role == "samples" and run.opened_ms < 0:
             run.opened_ms = record.timestamp
         match event:
+            case DecodedSamples():
+                self._append(run, record, event)
             case Aggregate():
                 lifecycle.apply_aggregate(run, event, record, self._log(run, record))
             case RunStarted():
                 lifecycle.apply_started(run, event, record, self._log(run, record))
             case RunEnded():
                 lifecycle.apply_ended(run, event, record, self._log(run, record))
-            case _:
-                self._append(run, record, event)
         if record.topic not in run.first:
             # Each topic by itself: which one happened to be read first must not show.
             below = self.partitions[record.partition].tainted_below.get(record.topic, 0)
@@ -141,7 +156,7 @@ class RunBook:
     def drop_run(self, partition: int, run: RunState) -> Path:
         """Forget a run. Returns its folder, to be removed once no checkpoint lists it."""
         self.spool.drop(partition, run)
-        self._numbers.pop((partition, run.run_id), None)
+        self._lanes.pop(run.folder, None)
         for number in range(len(run.tasks)):
             self._known.pop((partition, run.run_id, number), None)
         del self.partitions[partition].runs[run.run_id]
@@ -182,83 +197,74 @@ class RunBook:
     def _log(self, run: RunState, record: Record) -> Span:
         return self.spool.append_record(record.partition, run, record)
 
-    def _task_number(self, partition: int, run: RunState, name: str) -> int:
-        numbers = self._numbers.get((partition, run.run_id))
-        if numbers is None:
-            numbers = {task.name: number for number, task in enumerate(run.tasks)}
-            self._numbers[partition, run.run_id] = numbers
-        number = numbers.get(name)
-        if number is None:
-            number = numbers[name] = len(run.tasks)
-            run.tasks.append(TaskState(name))
-        return number
+    def _lane(self, partition: int, run: RunState, name: str, filter_name: str) -> _Lane:
+        """Where the rows of a task and filter go; found by one look-up for all but the first."""
+        lanes = self._lanes.get(run.folder)
+        if lanes is None:
+            lanes = self._lanes[run.folder] = {}
+        lane = lanes.get((name, filter_name))
+        if lane is None:
+            number = next((number for number, task in enumerate(run.tasks) if task.name == name), None)
+            if number is None:
+                number = len(run.tasks)
+                run.tasks.append(TaskState(name))
+            task = run.tasks[number]
+            if filter_name not in task.filters:
+                task.filters.append(filter_name)
+            lane = lanes[name, filter_name] = _Lane(
+                number, task, task.filters.index(filter_name), self.spool.task_files(partition, run, number)
+            )
+        return lane
 
     def _append(self, run: RunState, record: Record, event: DecodedSamples) -> None:
-        number = self._task_number(record.partition, run, event.task)
-        task = run.tasks[number]
-        if event.filter not in task.filters:
-            task.filters.append(event.filter)
-        filter_number = task.filters.index(event.filter)
+        lane = self._lane(record.partition, run, event.task, event.filter)
+        task, filter_number = lane.task, lane.filter
+        offset, shard, attempt = record.offset, event.shard, event.attempt
+        position, side_position = task.rows, task.side
         rows: list[bytes] = []
         entries: list[bytes] = []
         sides: list[bytes] = []
-        position, side_position = task.rows, task.side
+        marks: Mapping[int, int] = _marks(event) if event.repaired or event.scores_dropped else _NO_MARKS
         for index, sample in zip(event.indexes, event.rows, strict=True):
             row = bytes(sample.row)
-            doc_id = sample.doc_id
-            kind, high, low = identity(doc_id)
-            side = encode_side(doc_id if isinstance(doc_id, str) else None, sample.scores, sample.cluster)
-            flags = kind
-            if index in event.repaired:
-                flags |= Flag.REPAIRED
-            if index in event.scores_dropped:
-                flags |= Flag.SCORES_DROPPED
-            entries.append(
-                pack_entry(
-                    record.offset,
-                    index,
-                    filter_number,
-                    event.shard,
-                    event.attempt,
-                    flags,
-                    high,
-                    low,
-                    position,
-                    row,
-                    side_position,
-                    len(side),
-                )
-            )
-            rows.append(row)
-            position += len(row) + 1
-            if side:
+            doc_id, scores, cluster = sample.doc_id, sample.scores, sample.cluster
+            kind, high, low, text = 0, 0, 0, None
+            if type(doc_id) is int:
+                low = doc_id & _U64_MAX
+            else:
+                kind, high, low = identity(doc_id)
+                text = doc_id
+            side_length = 0
+            if scores or text is not None or cluster is not None:
+                side = encode_side(text, scores, cluster)
                 sides.append(side)
-                side_position += len(side)
+                side_length = len(side)
+            if marks:
+                kind |= marks.get(index, 0)
+            length = len(row)
+            entries.append(
+                pack(
+                    offset, index, filter_number, shard, attempt, kind, high, low,
+                    position, length, crc32(row), side_position, side_length,
+                )
+            )  # fmt: skip  # columns in the order of the format
+            rows.append(row)
+            position += length + 1
+            side_position += side_length
         for rejected in event.rejected:
             kind, high, low = identity(rejected.identity)
             side = encode_side(rejected.identity if isinstance(rejected.identity, str) else None, {}, None)
             entries.append(
-                pack_entry(
-                    record.offset,
-                    rejected.index,
-                    filter_number,
-                    event.shard,
-                    event.attempt,
-                    kind | Flag.REJECTED,
-                    high,
-                    low,
-                    position,
-                    b"",
-                    side_position,
-                    len(side),
+                pack(
+                    offset, rejected.index, filter_number, shard, attempt, kind | Flag.REJECTED, high, low,
+                    position, 0, 0, side_position, len(side),
                 )
-            )
-            if side:
-                sides.append(side)
-                side_position += len(side)
+            )  # fmt: skip  # columns in the order of the format
+            sides.append(side)
+            side_position += len(side)
         rows.append(b"")
         self.spool.append_rows(
-            self.spool.task_files(record.partition, run, number),
+            lane.files,
             task,
             rows=b"\n".join(rows),
             entries=b"".join(entries),
@@ -266,10 +272,18 @@ class RunBook:
         )
         lifecycle.apply_rows(
             run,
-            shard=event.shard,
-            attempt=event.attempt,
+            shard=shard,
+            attempt=attempt,
             num_shards=event.num_shards,
-            task=number,
-            count=len(event.rows) + len(event.rejected),
-            new=self._count_new(record, run, number, event, filter_number),
+            task=lane.number,
+            count=len(entries),
+            new=self._count_new(record, run, lane.number, event, filter_number) if self._known else None,
         )
+
+
+def _marks(event: DecodedSamples) -> dict[int, int]:
+    """Flags of the rows, by their place in the batch, to which something was done."""
+    marks = {index: int(Flag.REPAIRED) for index in event.repaired}
+    for index in event.scores_dropped:
+        marks[index] = marks.get(index, 0) | Flag.SCORES_DROPPED
+    return marks

@@ -82,6 +82,10 @@ def identity(doc_id: int | str | bytes) -> tuple[int, int, int]:
     return int(kind), int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
 
 
+pack = _PACK.pack
+"""One entry from its columns, for who packs many."""
+
+
 def pack_entry(  # noqa: PLR0917 - the columns of the entry, on the hot path
     offset: int,
     row: int,
@@ -97,7 +101,7 @@ def pack_entry(  # noqa: PLR0917 - the columns of the entry, on the hot path
     side_len: int,
 ) -> bytes:
     """One entry; `content` is the row, empty if it was rejected."""
-    return _PACK.pack(
+    return pack(
         offset, row, filter_number, shard, attempt, flags, id_high, id_low, position,
         len(content), zlib.crc32(content), side, side_len,
     )  # fmt: skip  # columns in the order of the format

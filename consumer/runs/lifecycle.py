@@ -52,9 +52,12 @@ def is_settled(run: RunState) -> bool:
 
 def note_record(run: RunState, record: Record) -> None:
     """Account for one accepted record's place and time. `run_expired` events are no records of the run."""
-    run.first.setdefault(record.topic, record.offset)
-    run.last[record.topic] = record.offset
-    run.seen_ms = max(run.seen_ms, record.timestamp)
+    topic, offset, timestamp = record.topic, record.offset, record.timestamp
+    if topic not in run.first:
+        run.first[topic] = offset
+    run.last[topic] = offset
+    if timestamp > run.seen_ms:
+        run.seen_ms = timestamp
 
 
 def apply_started(run: RunState, event: RunStarted, record: Record, span: Span) -> None:
@@ -93,8 +96,7 @@ def apply_rows(
     tally.received += count
     if new is not None:
         tally.distinct, tally.checked = tally.distinct + new, tally.received
-    name = run.tasks[task].name
-    if name in state.short:
+    if state.short and (name := run.tasks[task].name) in state.short:
         assert state.end is not None
         if _may_reach(tally, state.end.samples[name]):
             state.short.discard(name)
@@ -152,6 +154,11 @@ def expire_early(run: RunState, early: EarlyExpiry) -> None:
     run.first[early.topic] = early.cut.offset
 
 
+def may_settle(run: RunState) -> bool:
+    """A cut may be decided by what was just applied: `settle` has something to look at."""
+    return run.ready == run.num_shards or run.samples_cut is not None
+
+
 def settle(run: RunState, record: Record, count_distinct: CountDistinct) -> None:
     """Decide what `record`, just applied, decides.
 
@@ -180,7 +187,8 @@ def named_aggregates(run: RunState) -> dict[tuple[int, int, str], None]:
 
 
 def _enter(run: RunState, shard: int, attempt: int, num_shards: int) -> ShardState:
-    run.num_shards = max(run.num_shards, num_shards)
+    if num_shards > run.num_shards:
+        run.num_shards = num_shards
     state = run.shards.get(shard)
     if state is None:
         state = run.shards[shard] = ShardState(attempt=attempt)
