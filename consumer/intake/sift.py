@@ -59,11 +59,12 @@ def sift(event: Samples, value: bytes) -> DecodedSamples:
     A few scans of the whole value clear all rows at once. A newline in JSON can only stand between tokens.
     """
     rows = event.samples
+    contents = [bytes(sample.row) for sample in rows]
     if (
-        is_utf8(value)
-        and b"\n" not in value
+        b"\n" not in value
         and b"\r" not in value
-        and all([bytes(sample.row)[0] == _BRACE for sample in rows])
+        and (value.isascii() or is_utf8(value))
+        and all([content[0] == _BRACE for content in contents])
     ):
         return DecodedSamples(
             event.run_id,
@@ -73,6 +74,7 @@ def sift(event: Samples, value: bytes) -> DecodedSamples:
             event.num_shards,
             event.attempt,
             rows,
+            contents,
             range(len(rows)),
         )
     sieve = _Sieve()
@@ -158,6 +160,7 @@ class _Sieve:
             num_shards=event.num_shards,
             attempt=event.attempt,
             rows=self._rows,
+            contents=[bytes(sample.row) for sample in self._rows],
             indexes=self._indexes,
             rejected=self._rejected,
             repaired=frozenset(self._repaired),

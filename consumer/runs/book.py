@@ -9,7 +9,7 @@ Refuses nothing that was decoded: what comes above a cut is `late`, a `run_expir
 """
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
@@ -20,6 +20,7 @@ from msgspec import Struct
 from consumer.runs import lifecycle
 from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack
 from consumer.runs.known import KnownSamples
+from consumer.runs.lanes import LANES_MAX, Lane, LaneKey, append_rows
 from consumer.runs.lifecycle import TallyKey
 from consumer.runs.spool import Spool, SpooledRun, TaskFiles, run_folder_name
 from consumer.vocabulary import DecodedSamples, Record, Role
@@ -28,6 +29,7 @@ from schemas.state import Cut, EarlyExpiry, PartitionState, RunState, Span, Task
 
 Event = DecodedSamples | RunStarted | Aggregate | RunEnded | RunExpired
 
+_ENTRY_BYTES: Final = ENTRY.itemsize
 _U64_MAX: Final = 2**64 - 1
 _NO_MARKS: Final[Mapping[int, int]] = {}
 
@@ -39,7 +41,7 @@ def role_of(event: Event) -> Role:
     return "aggregates" if isinstance(event, Aggregate) else "samples"
 
 
-class _Lane(Struct, frozen=True):
+class _Place(Struct, frozen=True):
     """Where the rows of one task and filter of a run go."""
 
     number: int
@@ -48,13 +50,30 @@ class _Lane(Struct, frozen=True):
     files: TaskFiles
 
 
+class Gathered(Struct, frozen=True):
+    """What lanes held.
+
+    Attributes:
+        rows: How many were taken in.
+        odd: Records that have to be taken one by one, now.
+    """
+
+    rows: int = 0
+    odd: Sequence[Record] = ()
+
+
+NOTHING: Final = Gathered()
+
+
 class RunBook:
     """All local state, of partitions owned or not."""
 
     def __init__(self, spool: Spool, partitions: Mapping[int, PartitionState] | None = None) -> None:
         self.spool = spool
         self.partitions: dict[int, PartitionState] = dict(partitions or {})
-        self._lanes: dict[str, dict[tuple[str, str], _Lane]] = {}
+        self._places: dict[str, dict[tuple[str, str], _Place]] = {}
+        self.lanes: dict[LaneKey, Lane] = {}
+        self._lanes_of: dict[str, list[LaneKey]] = {}
         self._known: dict[tuple[int, str, int], KnownSamples] = {}
 
     def find(self, partition: int, run_id: str) -> RunState | None:
@@ -105,9 +124,12 @@ class RunBook:
             event: What it held.
             roles: What the record's topic carries.
         """
-        if isinstance(event, RunExpired):
+        if isinstance(event, DecodedSamples):
+            role: Role = "samples"
+        elif isinstance(event, RunExpired):
             return "expired" if lifecycle.apply_expired(run, event, record, roles) else "surplus"
-        role = role_of(event)
+        else:
+            role = role_of(event)
         cut = lifecycle.cut_of(run, role)
         if cut is not None and record.offset > cut.offset:
             return "late"
@@ -127,7 +149,91 @@ class RunBook:
             below = self.partitions[record.partition].tainted_below.get(record.topic, 0)
             run.tainted = run.tainted or record.offset < below
         lifecycle.note_record(run, record)
+        if isinstance(event, DecodedSamples) and not event.rejected:
+            self._widen(run, record, event)
         return "applied"
+
+    def release(self, run: RunState, event: Event) -> Gathered:
+        """Take in what the run's lanes hold, and remove them, if `event` is more than further rows."""
+        if isinstance(event, DecodedSamples):
+            shard = run.shards.get(event.shard)
+            if shard is None or event.attempt <= shard.attempt:
+                return NOTHING
+        keys = self._lanes_of.pop(run.folder, None)
+        return self._gather([self.lanes.pop(key) for key in keys]) if keys else NOTHING
+
+    def gather(self) -> Gathered:
+        """Take in what all lanes hold. They stay, unless they have become too many."""
+        gathered = self._gather(self.lanes.values())
+        if len(self.lanes) > LANES_MAX:
+            self.lanes.clear()
+            self._lanes_of.clear()
+        return gathered
+
+    def _gather(self, lanes: Iterable[Lane]) -> Gathered:
+        rows, odd = 0, []
+        for lane in lanes:
+            records = lane.records
+            if not records:
+                continue
+            count = append_rows(lane, self.spool)
+            if count is None:
+                odd += records
+            else:
+                rows += count
+                self._account(lane, count)
+            lane.records, lane.samples = [], []
+        return Gathered(rows, odd)
+
+    def _account(self, lane: Lane, count: int) -> None:
+        run, records = lane.run, lane.records
+        lifecycle.apply_rows(
+            run,
+            shard=lane.shard,
+            attempt=lane.attempt,
+            num_shards=lane.num_shards,
+            task=lane.number,
+            count=count,
+        )
+        run.last[lane.topic] = max(run.last[lane.topic], records[-1].offset)
+        run.seen_ms = max(run.seen_ms, max([record.timestamp for record in records]))
+
+    def _widen(self, run: RunState, record: Record, event: DecodedSamples) -> None:
+        """Open a lane for more rows like `event`'s, if rows can decide nothing now."""
+        shard = run.shards[event.shard]
+        place = self._places[run.folder][event.task, event.filter]
+        if (
+            run.samples_cut is not None
+            or run.ready == run.num_shards
+            or shard.short
+            or event.attempt != shard.attempt
+            or (record.partition, run.run_id, place.number) in self._known
+        ):
+            return
+        key = (
+            record.partition,
+            run.run_id,
+            event.task,
+            event.filter,
+            event.shard,
+            event.attempt,
+            event.num_shards,
+        )
+        if key in self.lanes:
+            return
+        self._lanes_of.setdefault(run.folder, []).append(key)
+        self.lanes[key] = Lane(
+            record.topic,
+            run.run_id.encode(),
+            run,
+            place.number,
+            place.task,
+            place.filter,
+            place.files,
+            event.shard,
+            event.attempt,
+            event.num_shards,
+        )
 
     def settle(self, run: RunState, record: Record) -> None:
         """Decide what `record`, just taken, decides.
@@ -156,7 +262,9 @@ class RunBook:
     def drop_run(self, partition: int, run: RunState) -> Path:
         """Forget a run. Returns its folder, to be removed once no checkpoint lists it."""
         self.spool.drop(partition, run)
-        self._lanes.pop(run.folder, None)
+        self._places.pop(run.folder, None)
+        for key in self._lanes_of.pop(run.folder, ()):
+            del self.lanes[key]
         for number in range(len(run.tasks)):
             self._known.pop((partition, run.run_id, number), None)
         del self.partitions[partition].runs[run.run_id]
@@ -178,7 +286,7 @@ class RunBook:
         for number in {key.task for key in short}:
             self._known[partition, run.run_id, number] = KnownSamples(
                 self.spool.task_files(partition, run, number).index,
-                run.tasks[number].index // ENTRY.itemsize,
+                run.tasks[number].index // _ENTRY_BYTES,
                 [key for key in short if key.task == number],
                 scratch=self.spool.folder(partition, run) / f"known-{uuid.uuid4().hex[:8]}",
             )
@@ -197,13 +305,13 @@ class RunBook:
     def _log(self, run: RunState, record: Record) -> Span:
         return self.spool.append_record(record.partition, run, record)
 
-    def _lane(self, partition: int, run: RunState, name: str, filter_name: str) -> _Lane:
+    def _place(self, partition: int, run: RunState, name: str, filter_name: str) -> _Place:
         """Where the rows of a task and filter go; found by one look-up for all but the first."""
-        lanes = self._lanes.get(run.folder)
-        if lanes is None:
-            lanes = self._lanes[run.folder] = {}
-        lane = lanes.get((name, filter_name))
-        if lane is None:
+        places = self._places.get(run.folder)
+        if places is None:
+            places = self._places[run.folder] = {}
+        place = places.get((name, filter_name))
+        if place is None:
             number = next((number for number, task in enumerate(run.tasks) if task.name == name), None)
             if number is None:
                 number = len(run.tasks)
@@ -211,34 +319,34 @@ class RunBook:
             task = run.tasks[number]
             if filter_name not in task.filters:
                 task.filters.append(filter_name)
-            lane = lanes[name, filter_name] = _Lane(
+            place = places[name, filter_name] = _Place(
                 number, task, task.filters.index(filter_name), self.spool.task_files(partition, run, number)
             )
-        return lane
+        return place
 
     def _append(self, run: RunState, record: Record, event: DecodedSamples) -> None:
-        lane = self._lane(record.partition, run, event.task, event.filter)
-        task, filter_number = lane.task, lane.filter
+        place = self._place(record.partition, run, event.task, event.filter)
+        task, filter_number = place.task, place.filter
         offset, shard, attempt = record.offset, event.shard, event.attempt
         position, side_position = task.rows, task.side
         rows: list[bytes] = []
         entries: list[bytes] = []
         sides: list[bytes] = []
         marks: Mapping[int, int] = _marks(event) if event.repaired or event.scores_dropped else _NO_MARKS
-        for index, sample in zip(event.indexes, event.rows, strict=True):
-            row = bytes(sample.row)
+        for index, sample, row in zip(event.indexes, event.rows, event.contents, strict=True):
             doc_id, scores, cluster = sample.doc_id, sample.scores, sample.cluster
-            kind, high, low, text = 0, 0, 0, None
+            text: str | None
             if type(doc_id) is int:
-                low = doc_id & _U64_MAX
+                kind, high, low, text = 0, 0, doc_id & _U64_MAX, None
             else:
                 kind, high, low = identity(doc_id)
                 text = doc_id
-            side_length = 0
             if scores or text is not None or cluster is not None:
-                side = encode_side(text, scores, cluster)
+                side = encode_side((text, scores or None, cluster))
                 sides.append(side)
                 side_length = len(side)
+            else:
+                side_length = 0
             if marks:
                 kind |= marks.get(index, 0)
             length = len(row)
@@ -249,35 +357,38 @@ class RunBook:
                 )
             )  # fmt: skip  # columns in the order of the format
             rows.append(row)
+            rows.append(b"\n")
             position += length + 1
             side_position += side_length
         for rejected in event.rejected:
             kind, high, low = identity(rejected.identity)
-            side = encode_side(rejected.identity if isinstance(rejected.identity, str) else None, {}, None)
+            side = b""
+            if isinstance(rejected.identity, str):
+                side = encode_side((rejected.identity, None, None))
+                sides.append(side)
             entries.append(
                 pack(
                     offset, rejected.index, filter_number, shard, attempt, kind | Flag.REJECTED, high, low,
                     position, 0, 0, side_position, len(side),
                 )
             )  # fmt: skip  # columns in the order of the format
-            sides.append(side)
             side_position += len(side)
-        rows.append(b"")
         self.spool.append_rows(
-            lane.files,
+            place.files,
             task,
-            rows=b"\n".join(rows),
-            entries=b"".join(entries),
-            side=b"".join(sides),
+            rows=rows,
+            entries=entries,
+            sides=sides,
+            ends=(position, task.index + len(entries) * _ENTRY_BYTES, side_position),
         )
         lifecycle.apply_rows(
             run,
             shard=shard,
             attempt=attempt,
             num_shards=event.num_shards,
-            task=lane.number,
+            task=place.number,
             count=len(entries),
-            new=self._count_new(record, run, lane.number, event, filter_number) if self._known else None,
+            new=self._count_new(record, run, place.number, event, filter_number) if self._known else None,
         )
 
 

@@ -20,7 +20,7 @@ import contextlib
 import hashlib
 import struct
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import IntFlag
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -107,13 +107,8 @@ def pack_entry(  # noqa: PLR0917 - the columns of the entry, on the hot path
     )  # fmt: skip  # columns in the order of the format
 
 
-def encode_side(
-    text: str | None, scores: dict[str, float | list[float]], cluster: float | str | None
-) -> bytes:
-    """Side entry; empty when there is nothing to say."""
-    if text is None and not scores and cluster is None:
-        return b""
-    return _side_encoder.encode((text, scores or None, cluster))
+encode_side: Callable[[Side], bytes] = _side_encoder.encode
+"""A side entry, for rows that have something to say there."""
 
 
 def decode_side(content: bytes) -> Side:

@@ -74,7 +74,7 @@ class _Held(Struct):
     places: tuple[int, int, int]
     rows: list[bytes]
     entries: list[bytes]
-    side: list[bytes]
+    sides: list[bytes]
 
 
 class Spool:
@@ -110,24 +110,37 @@ class Spool:
         return self.folder(partition, run) / LOG_FILE
 
     def append_rows(
-        self, files: TaskFiles, task: TaskState, *, rows: bytes, entries: bytes, side: bytes
+        self,
+        files: TaskFiles,
+        task: TaskState,
+        *,
+        rows: Sequence[bytes],
+        entries: Sequence[bytes],
+        sides: Sequence[bytes],
+        ends: tuple[int, int, int],
     ) -> None:
-        """Append a batch to a task's three files."""
+        """Append a batch to a task's three files.
+
+        Args:
+            files: The task's files.
+            task: Its state, whose lengths move on.
+            rows: Pieces for its rows, newlines included.
+            entries: Pieces for its index.
+            sides: Pieces for its side file.
+            ends: How long rows, index and side file are with them.
+        """
         # By the object's own number, which it keeps while it is held: hashing three paths costs more than the
         # rest.
         held = self._held.get(id(files))
         if held is None:
             held = _Held(files, (task.rows, task.index, task.side), [], [], [])
             self._held[id(files)] = held
-        if rows:
-            held.rows.append(rows)
-            task.rows += len(rows)
-        if side:
-            held.side.append(side)
-            task.side += len(side)
-        held.entries.append(entries)
-        task.index += len(entries)
-        self._held_bytes += len(rows) + len(entries) + len(side)
+        held.rows += rows
+        held.entries += entries
+        if sides:
+            held.sides += sides
+        self._held_bytes += sum(ends) - task.rows - task.index - task.side
+        task.rows, task.index, task.side = ends
 
     def append_record(self, partition: int, run: RunState, record: Record) -> Span:
         """Append a raw record to the run's log."""
@@ -173,7 +186,7 @@ class Spool:
         for number, held in list(self._held.items()):
             files, (rows, entries, side) = held.files, held.places
             self._write(files.rows, rows, held.rows)
-            self._write(files.side, side, held.side)
+            self._write(files.side, side, held.sides)
             self._write(files.index, entries, held.entries)
             del self._held[number]
         for path, (position, records) in list(self._held_records.items()):
