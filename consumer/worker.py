@@ -163,6 +163,8 @@ class Worker:
 
     def _take(self, records: Sequence[Record]) -> None:
         """Take records to where they belong: rows of open runs by their lanes, the others one by one."""
+        if not records:
+            return
         owned, lanes, partitions = self._owned, self._book.lanes, self._book.partitions
         for record in records:
             topic, partition, offset, _, key, value, _ = record

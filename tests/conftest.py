@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from consumer.broker.embedded import EmbeddedBroker, ensure_topics
@@ -18,6 +19,10 @@ from consumer.settings import Topics
 from tests.kafka_harness import HarnessError, RealKafka, libs, why_not
 
 ROOT = Path(__file__).parents[1]
+
+# No test asserts a time, and an example on a busy machine may take any.
+hypothesis.settings.register_profile("evalsink", deadline=None)
+hypothesis.settings.load_profile("evalsink")
 
 
 class Broker:

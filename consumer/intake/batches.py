@@ -1,4 +1,4 @@
-"""Kafka's record batches, format v2, into `Record`s: kafka-python's own reading, but for the loop over records.
+"""Kafka's record batches, format v2, into `Record`s: kafka-python's reading, but for the loop over records.
 
 kafka-python 3.0 makes four objects and some forty calls of each record. What it does with a whole batch
 (checksum, decompression, aborted transactions, control batches) stays its own; the records of a batch are
@@ -8,6 +8,9 @@ it altogether.
 This leans on names that kafka-python does not document, so `faster` gives None for any other than the series
 it was written for; its own parser is used then. What comes out is the same, record for record and error for
 error (tests/intake/test_batches.py).
+
+The ugliest corner: `_records` reads the same kind of number in five places, in place. A call for each would
+cost more than all the rest of the loop.
 
 Source: the record batch in Kafka's protocol guide, "Message sets and record batches".
 """
@@ -36,12 +39,14 @@ _UNPACK: Final[Mapping[int, Callable[[bytes], bytes]]] = {
     4: zstd_decode,
 }
 _V2: Final = 2
+_LOW: Final = 0x7F  # a varint's byte beyond it has another one behind it
+_BITS: Final = 64
 _READ_COMMITTED: Final = 1
 
 _new = tuple.__new__
 
 
-def faster(stock: Any) -> Any | None:
+def faster(stock: Any) -> Any | None:  # noqa: C901 - a class, and in it the loop
     """A parser of one partition's fetched records that gives `Record`s, over kafka-python's `stock` one.
 
     Returns:
@@ -99,22 +104,23 @@ def faster(stock: Any) -> Any | None:
                     tp.topic, tp.partition, one.offset, one.timestamp, one.key, one.value, one.headers
                 )
 
-        def _records(self, tp: Any, batch: Any) -> Iterator[Record]:
+        def _records(  # noqa: C901, PLR0912, PLR0915 - see the module's docstring
+            self, tp: Any, batch: Any
+        ) -> Iterator[Record]:
             topic, partition = tp.topic, tp.partition
             base_offset, base_time = batch.base_offset, batch.first_timestamp
             append_time = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
             content = _content(batch)
             self._count(batch.records_count, len(content))
-            place = 0
+            place, low = 0, _LOW
             try:
                 for _ in range(batch.records_count):
-                    # Varints, most of one or two bytes, read in place: a call for each costs more than all
-                    # else.
+                    # Varints, most of one or two bytes.
                     number = content[place]
                     place += 1
-                    if number > 0x7F:
+                    if number > low:
                         more = content[place]
-                        if more > 0x7F:
+                        if more > low:
                             number, place = _long(content, place - 1)
                         else:
                             number, place = number + (more << 7) - 0x80, place + 1
@@ -122,27 +128,27 @@ def faster(stock: Any) -> Any | None:
                     place += 1  # attributes: none are defined
                     number = content[place]
                     place += 1
-                    if number > 0x7F:
+                    if number > low:
                         more = content[place]
-                        if more > 0x7F:
+                        if more > low:
                             number, place = _long(content, place - 1)
                         else:
                             number, place = number + (more << 7) - 0x80, place + 1
                     time = base_time + ((number >> 1) ^ -(number & 1))
                     number = content[place]
                     place += 1
-                    if number > 0x7F:
+                    if number > low:
                         more = content[place]
-                        if more > 0x7F:
+                        if more > low:
                             number, place = _long(content, place - 1)
                         else:
                             number, place = number + (more << 7) - 0x80, place + 1
                     offset = base_offset + ((number >> 1) ^ -(number & 1))
                     number = content[place]
                     place += 1
-                    if number > 0x7F:
+                    if number > low:
                         more = content[place]
-                        if more > 0x7F:
+                        if more > low:
                             number, place = _long(content, place - 1)
                         else:
                             number, place = number + (more << 7) - 0x80, place + 1
@@ -153,9 +159,9 @@ def faster(stock: Any) -> Any | None:
                         key = content[start:place]
                     number = content[place]
                     place += 1
-                    if number > 0x7F:
+                    if number > low:
                         more = content[place]
-                        if more > 0x7F:
+                        if more > low:
                             number, place = _long(content, place - 1)
                         else:
                             number, place = number + (more << 7) - 0x80, place + 1
@@ -214,11 +220,11 @@ def _long(content: bytes, place: int) -> tuple[int, int]:
     while True:
         byte = content[place]
         place += 1
-        number |= (byte & 0x7F) << shift
-        if byte <= 0x7F:
+        number |= (byte & _LOW) << shift
+        if byte <= _LOW:
             return number, place
         shift += 7
-        if shift >= 64:
+        if shift >= _BITS:
             raise ValueError("a varint of more than 64 bits")
 
 

@@ -64,7 +64,7 @@ def sift(event: Samples, value: bytes) -> DecodedSamples:
         b"\n" not in value
         and b"\r" not in value
         and (value.isascii() or is_utf8(value))
-        and all([content[0] == _BRACE for content in contents])
+        and all(content[0] == _BRACE for content in contents)
     ):
         return DecodedSamples(
             event.run_id,

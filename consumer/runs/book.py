@@ -11,14 +11,14 @@ Refuses nothing that was decoded: what comes above a cut is `late`, a `run_expir
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Final, Literal
-from zlib import crc32
 
 from msgspec import Struct
 
 from consumer.runs import lifecycle
-from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack
+from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack_entry, pack_rows
 from consumer.runs.known import KnownSamples
 from consumer.runs.lanes import LANES_MAX, Lane, LaneKey, append_rows
 from consumer.runs.lifecycle import TallyKey
@@ -30,8 +30,6 @@ from schemas.state import Cut, EarlyExpiry, PartitionState, RunState, Span, Task
 Event = DecodedSamples | RunStarted | Aggregate | RunEnded | RunExpired
 
 _ENTRY_BYTES: Final = ENTRY.itemsize
-_U64_MAX: Final = 2**64 - 1
-_NO_MARKS: Final[Mapping[int, int]] = {}
 
 Outcome = Literal["applied", "late", "surplus", "expired"]
 
@@ -124,26 +122,23 @@ class RunBook:
             event: What it held.
             roles: What the record's topic carries.
         """
-        if isinstance(event, DecodedSamples):
-            role: Role = "samples"
-        elif isinstance(event, RunExpired):
+        if isinstance(event, RunExpired):
             return "expired" if lifecycle.apply_expired(run, event, record, roles) else "surplus"
-        else:
-            role = role_of(event)
+        role = role_of(event)
         cut = lifecycle.cut_of(run, role)
         if cut is not None and record.offset > cut.offset:
             return "late"
         if role == "samples" and run.opened_ms < 0:
             run.opened_ms = record.timestamp
         match event:
-            case DecodedSamples():
-                self._append(run, record, event)
             case Aggregate():
                 lifecycle.apply_aggregate(run, event, record, self._log(run, record))
             case RunStarted():
                 lifecycle.apply_started(run, event, record, self._log(run, record))
             case RunEnded():
                 lifecycle.apply_ended(run, event, record, self._log(run, record))
+            case _:
+                self._append(run, record, event)
         if record.topic not in run.first:
             # Each topic by itself: which one happened to be read first must not show.
             below = self.partitions[record.partition].tainted_below.get(record.topic, 0)
@@ -196,7 +191,7 @@ class RunBook:
             count=count,
         )
         run.last[lane.topic] = max(run.last[lane.topic], records[-1].offset)
-        run.seen_ms = max(run.seen_ms, max([record.timestamp for record in records]))
+        run.seen_ms = max(run.seen_ms, *(record.timestamp for record in records))
 
     def _widen(self, run: RunState, record: Record, event: DecodedSamples) -> None:
         """Open a lane for more rows like `event`'s, if rows can decide nothing now."""
@@ -326,75 +321,60 @@ class RunBook:
 
     def _append(self, run: RunState, record: Record, event: DecodedSamples) -> None:
         place = self._place(record.partition, run, event.task, event.filter)
-        task, filter_number = place.task, place.filter
-        offset, shard, attempt = record.offset, event.shard, event.attempt
-        position, side_position = task.rows, task.side
-        rows: list[bytes] = []
-        entries: list[bytes] = []
-        sides: list[bytes] = []
-        marks: Mapping[int, int] = _marks(event) if event.repaired or event.scores_dropped else _NO_MARKS
-        for index, sample, row in zip(event.indexes, event.rows, event.contents, strict=True):
-            doc_id, scores, cluster = sample.doc_id, sample.scores, sample.cluster
-            text: str | None
-            if type(doc_id) is int:
-                kind, high, low, text = 0, 0, doc_id & _U64_MAX, None
-            else:
-                kind, high, low = identity(doc_id)
-                text = doc_id
-            if scores or text is not None or cluster is not None:
-                side = encode_side((text, scores or None, cluster))
-                sides.append(side)
-                side_length = len(side)
-            else:
-                side_length = 0
-            if marks:
-                kind |= marks.get(index, 0)
-            length = len(row)
-            entries.append(
-                pack(
-                    offset, index, filter_number, shard, attempt, kind, high, low,
-                    position, length, crc32(row), side_position, side_length,
-                )
-            )  # fmt: skip  # columns in the order of the format
-            rows.append(row)
-            rows.append(b"\n")
-            position += length + 1
-            side_position += side_length
+        task = place.task
+        packed = pack_rows(
+            event.rows,
+            event.contents,
+            offsets=repeat(record.offset),
+            places=event.indexes,
+            filter_number=place.filter,
+            shard=event.shard,
+            attempt=event.attempt,
+            marks=_marks(event),
+            position=task.rows,
+            side=task.side,
+        )
+        rows = b"\n".join([*event.contents, b""])
+        side_position = task.side + packed.side_bytes
         for rejected in event.rejected:
             kind, high, low = identity(rejected.identity)
-            side = b""
-            if isinstance(rejected.identity, str):
-                side = encode_side((rejected.identity, None, None))
-                sides.append(side)
-            entries.append(
-                pack(
-                    offset, rejected.index, filter_number, shard, attempt, kind | Flag.REJECTED, high, low,
-                    position, 0, 0, side_position, len(side),
+            side = encode_side(rejected.identity if isinstance(rejected.identity, str) else None, {}, None)
+            packed.entries.append(
+                pack_entry(
+                    record.offset, rejected.index, place.filter, event.shard, event.attempt,
+                    kind | Flag.REJECTED, high, low, task.rows + len(rows), b"", side_position, len(side),
                 )
             )  # fmt: skip  # columns in the order of the format
-            side_position += len(side)
+            if side:
+                packed.sides.append(side)
+                side_position += len(side)
         self.spool.append_rows(
             place.files,
             task,
-            rows=rows,
-            entries=entries,
-            sides=sides,
-            ends=(position, task.index + len(entries) * _ENTRY_BYTES, side_position),
+            rows=(rows,),
+            entries=packed.entries,
+            sides=packed.sides,
+            ends=(task.rows + len(rows), task.index + len(packed.entries) * _ENTRY_BYTES, side_position),
         )
+        count = len(packed.entries)
+        new = self._count_new(record, run, place.number, event, place.filter) if self._known else None
         lifecycle.apply_rows(
             run,
-            shard=shard,
-            attempt=attempt,
+            shard=event.shard,
+            attempt=event.attempt,
             num_shards=event.num_shards,
             task=place.number,
-            count=len(entries),
-            new=self._count_new(record, run, place.number, event, filter_number) if self._known else None,
+            count=count,
+            new=new,
         )
 
 
 def _marks(event: DecodedSamples) -> dict[int, int]:
-    """Flags of the rows, by their place in the batch, to which something was done."""
-    marks = {index: int(Flag.REPAIRED) for index in event.repaired}
-    for index in event.scores_dropped:
-        marks[index] = marks.get(index, 0) | Flag.SCORES_DROPPED
+    """Flags of the rows to which something was done, by their number among the good ones."""
+    if not event.repaired and not event.scores_dropped:
+        return {}
+    marks = {}
+    for number, index in enumerate(event.indexes):
+        repaired, dropped = index in event.repaired, index in event.scores_dropped
+        marks[number] = Flag.REPAIRED * repaired | Flag.SCORES_DROPPED * dropped
     return marks

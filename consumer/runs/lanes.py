@@ -14,14 +14,12 @@ handed back untouched, to be taken one by one.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate, chain, repeat
-from operator import attrgetter
+from itertools import chain, repeat
 from typing import Final
-from zlib import crc32
 
 from msgspec import Struct
 
-from consumer.runs.index import ENTRY, encode_side, identity, pack
+from consumer.runs.index import ENTRY, pack_rows
 from consumer.runs.spool import Spool, TaskFiles
 from consumer.vocabulary import Record
 from schemas.events import Sample
@@ -34,10 +32,6 @@ LANES_MAX: Final = 20_000
 """Lanes kept; beyond it all are given up, and come again with their next records. Some 30 MB."""
 
 _BRACE: Final = ord("{")
-_U64_MAX: Final = 2**64 - 1
-
-_row_of = attrgetter("row")
-_doc_id_of = attrgetter("doc_id")
 
 
 class Lane(Struct):
@@ -79,67 +73,37 @@ def append_rows(lane: Lane, spool: Spool) -> int | None:
         How many they are; None if one of them needs a look of its own, and nothing was done.
     """
     samples = list(chain.from_iterable(lane.samples))
-    rows = list(map(bytes, map(_row_of, samples)))
+    rows = [bytes(sample.row) for sample in samples]
     content = b"\n".join([*rows, b""])
     if not _are_plain(rows, content):
         return None
-    doc_ids: list[int | str] = list(map(_doc_id_of, samples))
-    count = len(rows)
+    sizes = list(map(len, lane.samples))
     task = lane.task
-    if set(map(type, doc_ids)) <= {int}:
-        kinds, highs, texts = repeat(0), repeat(0), repeat(None)
-        lows: Sequence[int] = [doc_id & _U64_MAX for doc_id in doc_ids]  # type: ignore[operator]  # all are int
-    else:
-        kinds, highs, lows = zip(*map(identity, doc_ids), strict=True)  # type: ignore[assignment]  # iterables alike
-        texts = [doc_id if isinstance(doc_id, str) else None for doc_id in doc_ids]  # type: ignore[assignment]  # likewise
-    sides = [
-        encode_side((text, sample.scores or None, sample.cluster))
-        if sample.scores or text is not None or sample.cluster is not None
-        else b""
-        for text, sample in zip(texts, samples, strict=False)
-    ]
-    lengths = list(map(len, rows))
-    side_lengths = list(map(len, sides))
-    if count == len(lane.records):
-        offsets = [record.offset for record in lane.records]
-        places: Sequence[int] | repeat[int] = repeat(0)
-    else:
-        sizes = list(map(len, lane.samples))
-        offsets = list(
-            chain.from_iterable(
-                map(repeat, [record.offset for record in lane.records], sizes),
-            )
-        )
-        places = list(chain.from_iterable(map(range, sizes)))
-    entries = map(
-        pack,
-        offsets,
-        places,
-        repeat(lane.filter),
-        repeat(lane.shard),
-        repeat(lane.attempt),
-        kinds,
-        highs,
-        lows,
-        accumulate((length + 1 for length in lengths), initial=task.rows),
-        lengths,
-        map(crc32, rows),
-        accumulate(side_lengths, initial=task.side),
-        side_lengths,
+    packed = pack_rows(
+        samples,
+        rows,
+        offsets=chain.from_iterable(map(repeat, [record.offset for record in lane.records], sizes)),
+        places=chain.from_iterable(map(range, sizes)),
+        filter_number=lane.filter,
+        shard=lane.shard,
+        attempt=lane.attempt,
+        marks={},
+        position=task.rows,
+        side=task.side,
     )
     spool.append_rows(
         lane.files,
         task,
         rows=(content,),
-        entries=list(entries),
-        sides=[side for side in sides if side],
+        entries=packed.entries,
+        sides=packed.sides,
         ends=(
             task.rows + len(content),
-            task.index + count * ENTRY.itemsize,
-            task.side + sum(side_lengths),
+            task.index + len(rows) * ENTRY.itemsize,
+            task.side + packed.side_bytes,
         ),
     )
-    return count
+    return len(rows)
 
 
 def _are_plain(rows: Sequence[bytes], content: bytes) -> bool:
@@ -151,4 +115,4 @@ def _are_plain(rows: Sequence[bytes], content: bytes) -> bool:
             content.decode()
         except UnicodeDecodeError:
             return False
-    return all([row[0] == _BRACE for row in rows])
+    return all(row[0] == _BRACE for row in rows)

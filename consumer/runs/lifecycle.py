@@ -56,8 +56,7 @@ def note_record(run: RunState, record: Record) -> None:
     if topic not in run.first:
         run.first[topic] = offset
     run.last[topic] = offset
-    if timestamp > run.seen_ms:
-        run.seen_ms = timestamp
+    run.seen_ms = max(run.seen_ms, timestamp)
 
 
 def apply_started(run: RunState, event: RunStarted, record: Record, span: Span) -> None:
@@ -187,8 +186,7 @@ def named_aggregates(run: RunState) -> dict[tuple[int, int, str], None]:
 
 
 def _enter(run: RunState, shard: int, attempt: int, num_shards: int) -> ShardState:
-    if num_shards > run.num_shards:
-        run.num_shards = num_shards
+    run.num_shards = max(run.num_shards, num_shards)
     state = run.shards.get(shard)
     if state is None:
         state = run.shards[shard] = ShardState(attempt=attempt)
