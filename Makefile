@@ -5,12 +5,17 @@
 
 PYTHON ?= python3
 KAFKA_PORT ?= 9092
+PROMETHEUS_PORT ?= 9090
+GRAFANA_PORT ?= 3000
 PYTEST ?=
 MUTANTS ?=
 SEED ?=
+UPGRADE ?=
 CHAOS ?=
 # Only `make lock` needs it; pinned so that two people get the same lock.
 UV_VERSION := 0.13.9
+# Renders and checks the Helm chart; pinned so that two people render the same. Go's checksum database vouches for it.
+HELM_VERSION := 3.22.0
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,16 +58,17 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@touch $@
 
 .PHONY: lock
-lock: ## Write requirements/*.lock anew from pyproject.toml
+lock: ## Write requirements/*.lock anew from pyproject.toml; versions stay (UPGRADE=1: the newest)
 	@test -x .cache/uv-$(UV_VERSION)/bin/uv || { $(PYTHON) -m venv --clear .cache/uv-$(UV_VERSION) && \
 	  .cache/uv-$(UV_VERSION)/bin/python -m pip --disable-pip-version-check install --quiet uv==$(UV_VERSION); }
 	@$(UV_COMPILE) requirements/run.lock pyproject.toml
 	@$(UV_COMPILE) requirements/build.lock requirements/build.in
 	@$(UV_COMPILE) requirements/dev.lock pyproject.toml requirements/build.in --extra dev \
 	  --constraint requirements/run.lock --constraint requirements/build.lock
+	@$(UV_COMPILE) requirements/sbom.lock requirements/sbom.in
 
 # No address of an index gets into the locks: a mirror must work as well as the public one.
-UV_COMPILE = .cache/uv-$(UV_VERSION)/bin/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
+UV_COMPILE = .cache/uv-$(UV_VERSION)/bin/uv pip compile --quiet --no-config $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-strip-extras --no-annotate --custom-compile-command "make lock" --output-file
 
 ## -- seeing it --------------------------------------------------------------------------------------------------------
@@ -78,6 +84,25 @@ kafka: $(VENV)/.run ## Start a real Kafka on 127.0.0.1:9092 (KAFKA_PORT=); needs
 .PHONY: kafka-stop
 kafka-stop: $(VENV)/.run ## Stop it
 	@$(BIN)/python -m tests.kafka_harness stop --port $(KAFKA_PORT)
+
+COMPOSE := docker compose --file deploy/compose.yaml
+export KAFKA_PORT PROMETHEUS_PORT GRAFANA_PORT
+
+.PHONY: engine
+engine:
+	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || { echo \
+	  "This needs a container engine that runs, with Compose: 'docker info' and 'docker compose version' must answer." \
+	  "Without one: make kafka, and the commands below it in README.md." >&2; exit 1; }
+
+.PHONY: up
+up: engine ## Start Kafka, two workers, Prometheus and Grafana in containers (deploy/compose.yaml)
+	@$(COMPOSE) up --build --detach
+	@echo "Kafka 127.0.0.1:$(KAFKA_PORT), Prometheus http://127.0.0.1:$(PROMETHEUS_PORT), Grafana http://127.0.0.1:$(GRAFANA_PORT)"
+	@echo "Something to look at: $(COMPOSE) run --rm demo"
+
+.PHONY: down
+down: engine ## End them; their volumes stay
+	@$(COMPOSE) --profile demo down --remove-orphans
 
 ## -- keeping it right -------------------------------------------------------------------------------------------------
 
@@ -125,6 +150,23 @@ format: $(VENV)/.dev ## Mend what ruff can mend
 generated: $(VENV)/.dev ## Write the JSON Schemas, the AsyncAPI document and docs/METRICS.md anew
 	@$(BIN)/python -m schemas.export
 	@$(BIN)/python -m consumer.telemetry.catalog
+
+.PHONY: helm
+helm: .cache/helm-$(HELM_VERSION)/helm ## Build the pinned Helm with Go, for the chart; a helm in PATH is used before it
+
+.cache/helm-$(HELM_VERSION)/helm:
+	@command -v go >/dev/null || { echo "make helm needs Go, or put a helm into PATH" >&2; exit 1; }
+	@echo "Building Helm $(HELM_VERSION) …"
+	@GOBIN=$(CURDIR)/$(@D) go install -trimpath -ldflags "$(HELM_SAYS)" helm.sh/helm/v3/cmd/helm@v$(HELM_VERSION)
+
+# Built without these it takes itself for no version, and every cluster that it does not see for Kubernetes 1.20.
+HELM_SAYS = -s -w -X helm.sh/helm/v3/internal/version.version=v$(HELM_VERSION) \
+  $(foreach package,chartutil lint/rules,-X helm.sh/helm/v3/pkg/$(package).k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$(package).k8sVersionMinor=37)
+
+.PHONY: manifests
+manifests: $(VENV)/.dev ## Bring deploy/chart and deploy/kubernetes into step with what they are made from
+	@command -v helm >/dev/null || $(MAKE) --silent helm
+	@$(BIN)/python -m tests.deploy.manifests
 
 .PHONY: clean
 clean: ## Remove the environment, caches, downloads and the demo's output (a running Kafka is stopped first)

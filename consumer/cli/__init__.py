@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from consumer.cli.text import say
 from consumer.errors import EvalsinkError
 
 COMMANDS = {
@@ -66,9 +67,9 @@ def main(argv: list[str] | None = None) -> Any:
     try:
         return cli.main(args=argv, prog_name="evalsink")
     except EvalsinkError as error:
-        click.echo(f"evalsink: {error}", err=True)
+        say(f"evalsink: {error}")
         sys.exit(error.exit_code)
     except OSError as error:
         # A folder that cannot be made, a disk that is full at the start: the user's to mend, so no traceback.
-        click.echo(f"evalsink: {error}", err=True)
+        say(f"evalsink: {error}")
         sys.exit(EvalsinkError.exit_code)

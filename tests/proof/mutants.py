@@ -81,6 +81,27 @@ MUTANTS = (
         ["tests/runs/test_publication.py", "tests/runs/test_closeout.py"],
     ),
     Mutant(
+        "a link in place of the staging folder is swept through",
+        "consumer/runs/publication.py",
+        "    if base.is_symlink():\n",
+        "    if base.is_symlink() and not base:\n",
+        ["tests/security/test_files.py"],
+    ),
+    Mutant(
+        "a batch is unpacked to whatever it holds",
+        "consumer/kafka_unpacking.py",
+        'return _checked("zstd", reader.read(UNPACKED_BYTES_MAX + 1))',
+        "return reader.read()",
+        ["tests/security/test_unpacking.py", "-k", "unpacks_to_too_much"],
+    ),
+    Mutant(
+        "a log line ends where a name has a newline",
+        "consumer/telemetry/logs.py",
+        'return printable(f"{moment}',
+        'return str(f"{moment}',
+        ["tests/security/test_log_lines.py"],
+    ),
+    Mutant(
         "a rename in place of the link",
         "consumer/filesystem.py",
         "            os.link(source, target)\n",
