@@ -15,13 +15,13 @@ cost more than all the rest of the loop.
 Source: the record batch in Kafka's protocol guide, "Message sets and record batches".
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import kafka
-from kafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from kafka.errors import CorruptRecordError
 
+from consumer.kafka_unpacking import UNPACK
 from consumer.vocabulary import Record
 
 _SERIES: Final = "3.0."
@@ -32,12 +32,6 @@ _NEEDED: Final = (
     "_is_batch_aborted",
     "drain",
 )
-_UNPACK: Final[Mapping[int, Callable[[bytes], bytes]]] = {
-    1: gzip_decode,
-    2: snappy_decode,
-    3: lz4_decode,
-    4: zstd_decode,
-}
 _V2: Final = 2
 _LOW: Final = 0x7F  # a varint's byte beyond it has another one behind it
 _BITS: Final = 64
@@ -125,7 +119,8 @@ def faster(stock: Any) -> Any | None:  # noqa: C901 - a class, and in it the loo
                         else:
                             number, place = number + (more << 7) - 0x80, place + 1
                     end = place + ((number >> 1) ^ -(number & 1))
-                    place += 1  # attributes: none are defined
+                    # Attributes: one byte, none of it used; kafka-python takes it for a varint.
+                    place = place + 1 if content[place] <= low else _long(content, place)[1]
                     number = content[place]
                     place += 1
                     if number > low:
@@ -210,8 +205,7 @@ def _content(batch: Any) -> bytes:
     if codec == batch.CODEC_NONE:
         return packed
     batch._assert_has_codec(codec)  # noqa: SLF001 - likewise
-    unpacked: bytes = _UNPACK[codec](packed)
-    return unpacked
+    return UNPACK[codec](packed)
 
 
 def _long(content: bytes, place: int) -> tuple[int, int]:

@@ -15,7 +15,11 @@ from kafka.record.util import calc_crc32c
 from kafka.structs import TopicPartition
 
 from consumer.intake.batches import faster
+from consumer.kafka_client import _bound_unpacking
 from consumer.vocabulary import Record
+
+# Every connection of ours does this: so kafka-python's own reading unpacks with the same decoders.
+_bound_unpacking()
 
 STOCK = Fetcher.PartitionRecords
 OURS = faster(STOCK)
