@@ -60,6 +60,9 @@ lock: ## Write requirements/*.lock anew from pyproject.toml
 	@$(UV_COMPILE) requirements/build.lock requirements/build.in
 	@$(UV_COMPILE) requirements/dev.lock pyproject.toml requirements/build.in --extra dev \
 	  --constraint requirements/run.lock --constraint requirements/build.lock
+	@for peer in $(filter-out %/lmms-eval.in,$(wildcard benchmarks/peers/*.in)); do \
+	  $(UV_COMPILE) $${peer%.in}.lock $$peer || exit 1; done
+	@$(UV_COMPILE) benchmarks/peers/lmms-eval.lock --no-deps benchmarks/peers/lmms-eval.in
 
 # No address of an index gets into the locks: a mirror must work as well as the public one.
 UV_COMPILE = .cache/uv-$(UV_VERSION)/bin/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \

@@ -1,0 +1,54 @@
+"""evalsink's own worker as its command runs it, metrics, watchdog and log included. Ends when all rows are saved.
+
+The one contender that runs in the project's environment, and imports the project.
+"""
+
+import os
+from pathlib import Path
+
+from stamps import Stamps, wanted
+
+from consumer import assembly
+from consumer.liveness import Watchdog
+from consumer.monitoring import Monitor, no_outbox
+from consumer.settings import Settings, Topics
+from consumer.telemetry import logs
+
+
+def main() -> None:
+    brokers, topic, group, output, _ = wanted()
+    rows = int(os.environ["BENCH_ROWS"])
+    name = topic.removesuffix(".samples")
+    logs.configure()
+    settings = Settings(
+        brokers=brokers,
+        group=group,
+        output=str(Path(output, "output")),
+        state=str(Path(output, "state")),
+        topics=Topics(topic, f"{name}.aggregates", f"{name}.receipts", f"{name}.dead-letters"),
+        http=os.environ["BENCH_HTTP"],
+    )
+    stamps = Stamps()
+    monitor = Monitor(settings)
+    with (
+        monitor.listening(insist=True),
+        assembly.worker(settings, observe=monitor.observe, window=monitor.window) as worker,
+    ):
+        monitor.attach(worker, no_outbox)
+
+        def look() -> None:
+            if not worker.counts.rows:
+                return
+            stamps.first(worker.counts.rows)
+            if worker.counts.rows >= rows and not worker.is_stopping:
+                stamps.mark("read")
+                worker.stop()
+
+        stamps.mark("ready")
+        with Watchdog(lambda: worker.turns, settings.watchdog_s):
+            worker.run(on_tick=look)  # returns after the last checkpoint and commit
+        stamps.tell(worker.counts.rows)
+
+
+if __name__ == "__main__":
+    main()

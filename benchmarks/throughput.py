@@ -1,0 +1,138 @@
+"""How fast a load is read: evalsink, its peers, and a bare poll loop, in turns, on one broker.
+
+    python -m benchmarks.throughput                                        # evalsink against the bare loop
+    python -m benchmarks.throughput --only evalsink --rows 200000          # evalsink alone
+    python -m benchmarks.throughput --peers                                # against all others too
+    python -m benchmarks.throughput --brokers 127.0.0.1:9092 …             # a Kafka that stays: sent once, read often
+
+For each load (--load, may be given more than once; default: all three) every contender reads it --rounds times, in
+turns: A B C, A B C. What a round shares, the machine's mood included, its ratios do not show.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from benchmarks import broker
+from benchmarks.contenders import (
+    BARE,
+    CONTENDERS,
+    EVALSINK,
+    Contender,
+    Measured,
+    measure,
+    python_of,
+    version_of,
+)
+from benchmarks.measuring import RESULTS, middle, spread, write
+from benchmarks.rows import Shape
+
+LOADS = {
+    "1KB-single": Shape(rows=2_000_000),
+    "1KB-by-20": Shape(rows=2_000_000, batch=20),
+    "8KB-single": Shape(rows=250_000, row_bytes=8000),
+}
+"""The last as many bytes as the others."""
+
+
+def compare(
+    bootstrap: str,
+    shape: Shape,
+    contenders: Sequence[Contender],
+    *,
+    rounds: int,
+    peers_rows: int,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Let all read a load in turns; one entry for each, ratios to the bare loop of the same round."""
+    topic = broker.fill(bootstrap, shape).samples
+    found: dict[str, list[Measured]] = {one.name: [] for one in contenders}
+    for number in range(rounds):
+        for one in contenders:
+            few = one not in {BARE, EVALSINK}
+            reads = replace(shape, rows=min(shape.rows, peers_rows)) if few else shape
+            found[one.name].append(measured := measure(one, bootstrap, reads, topic=topic, folder=folder))
+            sys.stderr.write(
+                f"{shape.name} round {number + 1}: {one.name:15} {measured.rows_per_s:>11,.0f} rows/s "
+                f"{measured.cpu_s_per_million:8.2f} CPU s/M rows {measured.peak_mb:6.0f} MB\n"
+            )
+    return [_entry(one, found[one.name], found.get(BARE.name)) for one in contenders]
+
+
+def _entry(contender: Contender, own: Sequence[Measured], bare: Sequence[Measured] | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "contender": contender.name,
+        "version": version_of(contender),
+        "work": contender.work,
+        "is_equal_work": contender.is_equal,
+        "rows": own[0].rows,
+        "rows_per_s": spread([one.rows_per_s for one in own], 0),
+        "rows_per_s_until_read": spread([one.rows / one.read_s for one in own], 0),
+        "cpu_s_per_million_rows": spread([one.cpu_s_per_million for one in own]),
+        "cpu_s_whole": middle([one.cpu_whole_s for one in own]),
+        "peak_mb": round(max(one.peak_mb for one in own), 1),
+    }
+    if bare:
+        pairs = list(zip(own, bare, strict=True))
+        entry["rows_per_s_to_bare"] = spread([one.rows_per_s / base.rows_per_s for one, base in pairs])
+        entry["rows_per_cpu_s_to_bare"] = spread(
+            [base.cpu_s_per_million / one.cpu_s_per_million for one, base in pairs]
+        )
+    return entry
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [one.name for one in CONTENDERS]
+    parser.add_argument("--load", action="append", choices=list(LOADS), help="default: all")
+    parser.add_argument(
+        "--only", action="append", choices=names, help="these alone; without the bare loop no ratios"
+    )
+    parser.add_argument("--peers", action="store_true", help="the others too")
+    parser.add_argument("--rows", type=int, help="of each load, instead of 2,000,000 (of 8 KB an eighth)")
+    parser.add_argument("--peers-rows", type=int, default=500_000, help="that peers read of it")
+    add_common(parser)
+    options = parser.parse_args()
+    chosen = [
+        one
+        for one in CONTENDERS
+        if (one.name in options.only if options.only else options.peers or one in {BARE, EVALSINK})
+    ]
+    for one in chosen:
+        python_of(one)
+    loads = {name: resized(LOADS[name], options.rows) for name in options.load or LOADS}
+    with broker.broker(options) as bootstrap, broker.scratch() as folder:
+        found = {
+            name: compare(
+                bootstrap,
+                shape,
+                chosen,
+                rounds=options.rounds,
+                peers_rows=options.peers_rows,
+                folder=folder,
+            )
+            for name, shape in loads.items()
+        }
+    print(write("throughput", {"rounds": options.rounds}, {"loads": found}, into=options.results))
+
+
+def resized(shape: Shape, rows: int | None) -> Shape:
+    """The same load with another number of rows, of 1 KB: larger ones are as many fewer."""
+    return replace(shape, rows=max(shape.batch, rows * 1000 // shape.row_bytes)) if rows else shape
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Options that all benchmarks have."""
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--brokers", help="a Kafka that runs already (make kafka); loads stay in it")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
+
+
+if __name__ == "__main__":
+    main()
