@@ -1,4 +1,4 @@
-"""What publishing a finished run costs, against copying its bytes and against lmms-eval's way of writing them.
+"""What publishing a finished run costs, against copying its bytes and against lmms-eval's writing.
 
     python -m benchmarks.closeout                       # 1,000,000 rows of 1 KB, shuffled, 5% of them twice
     python -m benchmarks.closeout --rows 100000 --only evalsink
@@ -7,8 +7,8 @@ In turns, --rounds times, all from a warm page cache:
 
 - copy: `cp`, `sync` and `sha256sum` of the published samples file: what the disk and the hash cost alone.
 - evalsink: from the spool, sorted, each sample once, hashed, synced, with results JSON, table and figures.
-- lmms-eval: `save_results_samples` of its wheel. It has all rows in memory, neither syncs nor hashes, and opens the
-  file for each row.
+- lmms-eval: `save_results_samples` of its wheel. It has all rows in memory, neither syncs nor hashes, and
+  opens the file for each row.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from benchmarks import broker, spools
 from benchmarks.contenders import PEERS, python_at
 from benchmarks.measuring import middle, run, settle_disk, spread, write
 from benchmarks.rows import Shape
-from benchmarks.throughput import add_common
 
 DUPLICATES = 0.05
+GROUP = "bench"
 WAYS = ("copy", "evalsink", "lmms-eval")
 
 
@@ -48,9 +48,7 @@ def copy(folder: Path, samples: Path) -> Took:
 def evalsink(folder: Path) -> Took:
     """Close-out alone, in a process that has its imports behind it."""
     program = str(PEERS / "evalsink_closeout.py")
-    return _timed(
-        [sys.executable, program, str(folder / "state"), str(folder / "output"), spools.GROUP], folder
-    )
+    return _timed([sys.executable, program, str(folder / "state"), str(folder / "output"), GROUP], folder)
 
 
 def lmms_eval(folder: Path, samples: Path) -> Took:
@@ -68,12 +66,7 @@ def _timed(command: list[str], folder: Path) -> Took:
 
 def measure(folder: Path, shape: Shape, *, ways: list[str], rounds: int) -> dict[str, Any]:
     """Let all ways take turns; figures for each."""
-    # A process of its own: what building needs must not show as anybody's memory.
-    build = "import sys; from pathlib import Path; from msgspec import json; from benchmarks import rows, spools; "
-    build += "spools.build_settled(Path(sys.argv[1]), json.decode(sys.argv[2], type=rows.Shape), "
-    build += f"duplicates={DUPLICATES})"
-    command = [sys.executable, "-c", build, str(folder / "state"), json.dumps(_fields(shape))]
-    run(command, log=folder / "build.log", environment={"PYTHONPATH": str(Path(__file__).parents[1])})
+    spools.build(folder / "state", spools.Spec(shape, group=GROUP, ended=True, duplicates=DUPLICATES))
     settle_disk()
     evalsink(folder)  # warms the page cache, and is what the others copy
     published = folder / "published"
@@ -126,10 +119,6 @@ def measure(folder: Path, shape: Shape, *, ways: list[str], rounds: int) -> dict
     }
 
 
-def _fields(shape: Shape) -> dict[str, int]:
-    return {name: getattr(shape, name) for name in shape.__struct_fields__}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -137,7 +126,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--row-bytes", type=int, default=1000)
     parser.add_argument("--only", action="append", choices=WAYS)
-    add_common(parser)
+    broker.add_options(parser)
     options = parser.parse_args()
     shape = Shape(rows=options.rows, row_bytes=options.row_bytes, batch=20, runs=1, tasks=1)
     ways = [way for way in WAYS if way in (options.only or WAYS)]

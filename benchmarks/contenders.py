@@ -1,17 +1,15 @@
 """Who is measured, and how each is started: a small program, in an environment of its own.
 
-Equal work means: decode each event with msgspec, append its rows to a file for each task, commit. What a contender
-does less or more says its entry.
+Equal work means: decode each event with msgspec, append its rows to a file for each task, commit. What a
+contender does less or more says its entry.
 """
 
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +62,7 @@ def python_of(contender: Contender) -> str:
 
 
 def python_at(name: str) -> str:
-    """The Python of the environment that ``benchmarks/peers/{name}.lock`` names, built if it is not there or differs."""
+    """The Python of the environment of ``peers/{name}.lock``, built if it is not there or differs."""
     lock = PEERS / f"{name}.lock"
     folder = HOME / f"venv-{name}"
     python, stamp = folder / "bin" / "python", folder / ".lock"
@@ -146,7 +144,7 @@ def measure(contender: Contender, bootstrap: str, shape: Shape, *, topic: str, f
         folder: For its output, which is removed, and its log, which stays.
 
     Raises:
-        Failed: it did not do its work.
+        FailedError: it did not do its work.
     """
     mark = uuid.uuid4().hex[:8]
     output = folder / mark
@@ -165,7 +163,7 @@ def measure(contender: Contender, bootstrap: str, shape: Shape, *, topic: str, f
 
 
 def _judged(ran: Ran) -> Measured:
-    said: Mapping[str, Any] = json.loads(ran.said.splitlines()[-1])
+    said: dict[str, Any] = json.loads(ran.said.splitlines()[-1])
     ready, first, read, done = (said[name] for name in ("ready", "first", "read", "done"))
     return Measured(
         rows=said["rows"] - said["rows_before_first"],

@@ -1,11 +1,11 @@
 """One process watched from its start to its end: time, CPU, memory. And the machine it ran on.
 
-Memory is the kernel's own high-water mark of resident pages (VmHWM), looked up until the process ends, the sum over it
-and its children: `ru_maxrss` would carry over what the process that started it had.
+Memory is the kernel's own high-water mark of resident pages (VmHWM), looked up until the process ends, the
+sum over it and its children: `ru_maxrss` would carry over what the process that started it had.
 """
 
 import contextlib
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
 import os
@@ -24,7 +24,7 @@ LOOK_S = 0.02
 RESULTS = Path(__file__).parent / "results"
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """A process that was measured did not do its work; the message holds its last words."""
 
 
@@ -32,12 +32,14 @@ class Ran(Struct, frozen=True):
     """A process that has ended.
 
     Attributes:
+        begun_at: By the monotonic clock, which all processes share.
         seconds: From its start to its end.
         cpu_s: Of the process and its children, from start to end.
         peak_mb: Highest resident memory.
         said: What it printed.
     """
 
+    begun_at: float
     seconds: float
     cpu_s: float
     peak_mb: float
@@ -48,11 +50,11 @@ def run(command: Sequence[str], *, log: Path, environment: Mapping[str, str] | N
     """Run a command to its end.
 
     Raises:
-        Failed: its status is not 0.
+        FailedError: its status is not 0.
     """
     environ = {**os.environ, **(environment or {})}
+    begun = time.monotonic()
     with started(command, log=log, environ=environ) as process:
-        begun = time.monotonic()
         peaks: dict[int, int] = {}
         while True:
             look_at_memory(process.pid, peaks)
@@ -63,18 +65,18 @@ def run(command: Sequence[str], *, log: Path, environment: Mapping[str, str] | N
         seconds = time.monotonic() - begun
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise Failed(
+        raise FailedError(
             f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text('utf-8')[-3000:]}"
         )
     said = log.with_suffix(".out").read_text("utf-8")
-    return Ran(seconds, usage.ru_utime + usage.ru_stime, sum(peaks.values()) / 1024, said)
+    return Ran(begun, seconds, usage.ru_utime + usage.ru_stime, sum(peaks.values()) / 1024, said)
 
 
 @contextlib.contextmanager
 def started(
     command: Sequence[str], *, log: Path, environ: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own, of which nothing is left afterwards; stderr in `log`, stdout beside it."""
+    """A process group of which nothing is left; stderr goes to `log`, stdout to a file beside it."""
     with log.open("ab") as errors, log.with_suffix(".out").open("wb") as said:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=errors, env=environ, process_group=0
@@ -142,7 +144,7 @@ def write(name: str, options: Mapping[str, Any], found: Mapping[str, Any], *, in
     path = into / f"{name}.json"
     told = {
         "benchmark": name,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "machine": machine(),
         "options": dict(options),
         **found,

@@ -1,97 +1,99 @@
-"""Spools as a worker would have them after reading a load, made without Kafka: for close-out and for restarts.
+"""Spools as a worker has them after reading a load, made without Kafka: for close-out and for restarts.
 
-They go through the worker's own decoder, book and checkpoint, so they are what a worker writes, byte for byte; only
-the reading is left out.
+They go through the worker's own decoder, book and checkpoint, so they are what a worker writes, byte for
+byte; only the reading is left out.
+
+    python -m benchmarks.spools STATE SPEC    # as `build` does: what it needs shall be nobody's memory
 """
 
-import random
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
-from benchmarks.rows import Pool, Shape, ends
+import msgspec
+from msgspec import Struct
+
+from benchmarks.broker import partition_of
+from benchmarks.rows import Keyed, Shape, ends, samples, shuffled
 from consumer.filesystem import Disk
 from consumer.intake.decode import Rejection, decode
 from consumer.runs import checkpoint
 from consumer.runs.book import RunBook
 from consumer.runs.spool import Spool
-from consumer.vocabulary import Record
-from schemas.events import Samples, encode
-from schemas.state import PartitionState
+from consumer.settings import Settings, Topics
+from consumer.vocabulary import Record, Role
 
-MOMENT_MS = 1_767_225_600_000
-GROUP = "bench"
-OPEN_FILES_MAX = 256
+_MOMENT_MS = 1_767_225_600_000
 
 
-def shuffled(shape: Shape, *, duplicates: float, seed: int = 3) -> Iterator[tuple[str, bytes]]:
-    """One run's ``samples`` events, its rows in random order, a share of them twice with equal bytes."""
-    assert shape.runs == 1, "a load of one run"
-    chance = random.Random(seed)  # noqa: S311 - the same load each time
-    pool = Pool(shape.row_bytes)
-    run_id = shape.run_id(0)
-    for task, rows in enumerate(shape.rows_of_tasks()):
-        ids = [*range(rows), *chance.sample(range(rows), round(rows * duplicates))]
-        chance.shuffle(ids)
-        for start in range(0, len(ids), shape.batch):
-            batch = [pool.sample(doc_id) for doc_id in ids[start : start + shape.batch]]
-            yield run_id, encode(Samples(run_id, shape.task(task), batch))
+class Spec(Struct, frozen=True):
+    """What lies in a spool.
 
-
-def build(
-    state: Path,
-    partitions: Mapping[int, Iterator[tuple[str, bytes]]],
-    *,
-    samples_topic: str,
-    topic_ids: dict[str, str],
-) -> dict[int, PartitionState]:
-    """Put events into a new state folder as partitions of a log, and checkpoint it.
-
-    Args:
-        state: State folder.
-        partitions: For each the keys and values of its records in the samples topic, from offset 0.
-        samples_topic: Its name.
-        topic_ids: UUIDs of all input topics; their positions are 0 where nothing was read.
+    Attributes:
+        shape: The load.
+        group: Consumer group.
+        topics: Names.
+        topic_ids: UUIDs of the input topics.
+        ended: The one run has ended; its rows came shuffled, a share `duplicates` of them twice.
+        duplicates: See `ended`.
     """
-    spool = Spool(state, open_files_max=OPEN_FILES_MAX)
+
+    shape: Shape
+    group: str = "bench"
+    topics: Topics = Topics()
+    topic_ids: dict[str, str] = {}
+    ended: bool = False
+    duplicates: float = 0.0
+
+    def records(self) -> Iterable[Keyed]:
+        """What the worker has read."""
+        if not self.ended:
+            return samples(self.shape)
+        return chain(shuffled(self.shape, duplicates=self.duplicates), ends(self.shape))
+
+
+def build(state: Path, spec: Spec) -> None:
+    """Write the spool and its checkpoint into a new state folder, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.spools", str(state), msgspec.json.encode(spec).decode()]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
+
+
+def offsets(shape: Shape) -> Counter[int]:
+    """How many records of the samples topic each partition holds."""
+    run_ids = shape.run_ids()
+    counts: Counter[int] = Counter()
+    for place, rows in enumerate(shape.rows_of_tasks()):
+        counts[partition_of(run_ids[place // shape.tasks])] += -(-rows // shape.batch)
+    return counts
+
+
+def _write(state: Path, spec: Spec) -> None:
+    spool = Spool(state, open_files_max=Settings().open_files_max)
     book = RunBook(spool)
-    for partition, records in partitions.items():
-        offset = -1
-        for offset, (key, value) in enumerate(records):
-            put(book, Record(samples_topic, partition, offset, MOMENT_MS, key.encode(), value))
-            if spool.is_full:
-                spool.flush()
-        positions = book.partitions[partition].positions
-        positions.update(dict.fromkeys(topic_ids, 0) | {samples_topic: offset + 1})
-    spool.flush()
-    checkpoint.write(state, checkpoint.capture(GROUP, topic_ids, book.partitions), Disk())
-    spool.close()
-    return book.partitions
-
-
-def put(book: RunBook, record: Record) -> None:
-    """Take one record into a book, as the worker's loop does."""
-    roles = ("aggregates",) if record.topic.endswith(".aggregates") else ("samples",)
-    event = decode(record.value, record.key, roles[0])
-    assert not isinstance(event, Rejection), event
-    run = book.find(record.partition, event.run_id) or book.open(record, event.run_id)
-    book.take(run, record, event, roles)
-    book.settle(run, record)
-
-
-def build_settled(state: Path, shape: Shape, *, duplicates: float) -> None:
-    """A run of which everything has come, ready to be closed. Its topics are called ``samples`` and ``aggregates``."""
-    spool = Spool(state, open_files_max=OPEN_FILES_MAX)
-    book = RunBook(spool)
-    offset = 0
-    for key, value in shuffled(shape, duplicates=duplicates):
-        put(book, Record("bench.samples", 0, offset, MOMENT_MS, key.encode(), value))
-        offset += 1
+    read: Counter[tuple[str, int]] = Counter()
+    for role, key, value in spec.records():
+        topic, partition = getattr(spec.topics, role), partition_of(key)
+        record = Record(topic, partition, read[topic, partition], _MOMENT_MS, key.encode(), value)
+        read[topic, partition] += 1
+        _apply(book, record, "samples" if role == "samples" else "aggregates")
         if spool.is_full:
             spool.flush()
-    [(aggregates, end)] = ends(shape)
-    for number, (key, value) in enumerate(aggregates):
-        put(book, Record("bench.aggregates", 0, number, MOMENT_MS, key.encode(), value))
-    put(book, Record("bench.samples", 0, offset, MOMENT_MS, end.key.encode(), end.value))
+    for state_of in book.partitions.values():
+        state_of.positions = {topic: read[topic, state_of.partition] for topic in spec.topics.inputs}
     spool.flush()
-    checkpoint.write(state, checkpoint.capture(GROUP, {}, book.partitions), Disk())
+    checkpoint.write(state, checkpoint.capture(spec.group, spec.topic_ids, book.partitions), Disk())
     spool.close()
+
+
+def _apply(book: RunBook, record: Record, role: Role) -> None:
+    event = decode(record.value, record.key, role)
+    assert not isinstance(event, Rejection), event
+    run = book.find(record.partition, event.run_id) or book.open(record, event.run_id)
+    book.apply(run, record, event, (role,))
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Spec))

@@ -3,10 +3,10 @@
     python -m benchmarks.throughput                                        # evalsink against the bare loop
     python -m benchmarks.throughput --only evalsink --rows 200000          # evalsink alone
     python -m benchmarks.throughput --peers                                # against all others too
-    python -m benchmarks.throughput --brokers 127.0.0.1:9092 …             # a Kafka that stays: sent once, read often
+    python -m benchmarks.throughput --brokers 127.0.0.1:9092 …             # a Kafka that stays: sent once
 
-For each load (--load, may be given more than once; default: all three) every contender reads it --rounds times, in
-turns: A B C, A B C. What a round shares, the machine's mood included, its ratios do not show.
+For each load (--load, may be given more than once; default: all three) every contender reads it --rounds
+times, in turns: A B C, A B C. What a round shares, the machine's mood included, its ratios do not show.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks.contenders import (
     python_of,
     version_of,
 )
-from benchmarks.measuring import RESULTS, middle, spread, write
+from benchmarks.measuring import middle, spread, write
 from benchmarks.rows import Shape
 
 LOADS = {
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="the others too")
     parser.add_argument("--rows", type=int, help="of each load, instead of 2,000,000 (of 8 KB an eighth)")
     parser.add_argument("--peers-rows", type=int, default=500_000, help="that peers read of it")
-    add_common(parser)
+    broker.add_options(parser)
     options = parser.parse_args()
     chosen = [
         one
@@ -107,7 +107,7 @@ def main() -> None:
     for one in chosen:
         python_of(one)
     loads = {name: resized(LOADS[name], options.rows) for name in options.load or LOADS}
-    with broker.broker(options) as bootstrap, broker.scratch() as folder:
+    with broker.running(options.brokers) as bootstrap, broker.scratch() as folder:
         found = {
             name: compare(
                 bootstrap,
@@ -125,13 +125,6 @@ def main() -> None:
 def resized(shape: Shape, rows: int | None) -> Shape:
     """The same load with another number of rows, of 1 KB: larger ones are as many fewer."""
     return replace(shape, rows=max(shape.batch, rows * 1000 // shape.row_bytes)) if rows else shape
-
-
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Options that all benchmarks have."""
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--brokers", help="a Kafka that runs already (make kafka); loads stay in it")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""kafka-python's poll loop, and nothing else: records are counted and thrown away. The measure of all others."""
+"""kafka-python's poll loop and nothing else: records are counted and thrown away. The measure of all."""
 
 import os
 

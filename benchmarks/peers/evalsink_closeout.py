@@ -22,11 +22,11 @@ def main() -> None:
         Spool(state, open_files_max=settings.open_files_max),
         checkpoint.load(state, group=group, topic_ids={}, disk=disk),
     )
-    [run] = book.settled(0)
+    [(partition, run)] = [(number, run) for number in book.partitions for run in book.settled(number)]
     stamps = Stamps()
     stamps.mark("ready")
     stamps.first()
-    closed = close_out(book.spooled(0, run), tools(settings, "bench", disk))
+    closed = close_out(book.spooled(partition, run), tools(settings, "bench", disk))
     stamps.mark("read")
     assert closed.status == "complete", closed
     stamps.tell(closed.rows)

@@ -1,6 +1,7 @@
-"""evalsink's own worker as its command runs it, metrics, watchdog and log included. Ends when all rows are saved.
+"""evalsink's own worker as its command runs it, metrics, watchdog and log included.
 
-The one contender that runs in the project's environment, and imports the project.
+Ends when BENCH_ROWS rows are read and saved, or on SIGTERM. The one contender that runs in the project's
+environment, and imports the project.
 """
 
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 from stamps import Stamps, wanted
 
 from consumer import assembly
-from consumer.liveness import Watchdog
+from consumer.liveness import Watchdog, stop_on_signals
 from consumer.monitoring import Monitor, no_outbox
 from consumer.settings import Settings, Topics
 from consumer.telemetry import logs
@@ -36,14 +37,19 @@ def main() -> None:
     ):
         monitor.attach(worker, no_outbox)
 
+        read = 0
+
         def look() -> None:
-            if not worker.counts.rows:
+            nonlocal read
+            if worker.counts.rows == read:
                 return
-            stamps.first(worker.counts.rows)
-            if worker.counts.rows >= rows and not worker.is_stopping:
-                stamps.mark("read")
+            read = worker.counts.rows
+            stamps.first(read)
+            stamps.mark("read")
+            if read >= rows:
                 worker.stop()
 
+        stop_on_signals(worker, settings.drain_timeout_s)
         stamps.mark("ready")
         with Watchdog(lambda: worker.turns, settings.watchdog_s):
             worker.run(on_tick=look)  # returns after the last checkpoint and commit

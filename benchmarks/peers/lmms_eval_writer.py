@@ -1,9 +1,9 @@
-"""lmms-eval's own `EvaluationTracker.save_results_samples`, from its wheel, writing the rows of a samples file.
+"""lmms-eval's own `EvaluationTracker.save_results_samples`, from its wheel, writes a samples file's rows.
 
-Before the clock starts, the rows are in memory in the form in which lmms-eval's evaluator hands them over, as they are
-there at the end of an evaluation. Its package is installed without what it depends on: `torch`, `transformers`,
-`datasets` and `huggingface_hub` are imported by the tracker's modules and not used by this method unless it uploads, so
-empty modules stand in for them. The same holds for the other loggers in its package.
+Before the clock starts, the rows are in memory in the form in which lmms-eval's evaluator hands them over, as
+they are at the end of an evaluation. Its package is installed without what it depends on: `torch`,
+`transformers`, `datasets` and `huggingface_hub` are imported by the tracker's modules, and not used by this
+method unless it uploads, so empty modules stand in for them, and for the other loggers of its package.
 """
 
 import json
@@ -13,8 +13,10 @@ from pathlib import Path
 
 from stamps import Stamps
 
-STAND_INS = ("torch", "transformers", "datasets", "datasets.utils", "datasets.utils.metadata")
-STAND_INS += ("huggingface_hub", "huggingface_hub.utils")
+STAND_INS = (
+    *("torch", "transformers", "datasets", "datasets.utils", "datasets.utils.metadata"),
+    *("huggingface_hub", "huggingface_hub.utils"),
+)
 
 
 class _Anything(types.ModuleType):

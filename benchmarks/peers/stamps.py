@@ -1,7 +1,7 @@
-"""What a contender tells of itself, on one line of stdout: when it was ready, had its first record, and was done.
+"""What a contender tells of itself, on one line of stdout: when it was ready, began, and was done.
 
-Needs nothing but Python: every contender imports it in an environment of its own. CPU seconds are of this process, all
-its threads, and of children that have ended.
+Needs nothing but Python: every contender imports it in an environment of its own. CPU seconds are of this
+process, all its threads, and of children that have ended.
 
 - ready: everything is imported and connected; the next step reads.
 - first: the first records are there, and nothing was done with them yet. Joining the group is over.
@@ -30,7 +30,7 @@ class Stamps:
         self.moments[name] = {"at": time.monotonic(), "cpu": cpu}
 
     def first(self, rows_before: int = 0) -> None:
-        """The first records are there, of which `rows_before` were dealt with already; later calls do nothing."""
+        """The first records are there, `rows_before` of them dealt with; later calls do nothing."""
         if "first" not in self.moments:
             self.rows_before_first = rows_before
             self.mark("first")
@@ -45,7 +45,7 @@ class Stamps:
 
 
 def wanted() -> tuple[str, str, str, str, int]:
-    """What every contender is told: brokers, topic, group, output folder, and how many records make the end."""
+    """What every contender is told: brokers, topic, group, output folder, records to read."""
     values = {
         name: os.environ[f"BENCH_{name}"] for name in ("BROKERS", "TOPIC", "GROUP", "OUTPUT", "RECORDS")
     }
