@@ -21,7 +21,7 @@ from typing import Any
 from msgspec import Struct
 
 from benchmarks import broker, spools
-from benchmarks.contenders import PEERS, python_at
+from benchmarks.environments import PEERS, python_at
 from benchmarks.measuring import middle, run, settle_disk, spread, write
 from benchmarks.rows import Shape
 

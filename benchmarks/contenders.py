@@ -1,26 +1,29 @@
-"""Who is measured, and how each is started: a small program, in an environment of its own.
+"""Who is measured, and how each is started: a small program in ``peers/``, in an environment of its own.
 
-Equal work means: decode each event with msgspec, append its rows to a file for each task, commit. What a
-contender does less or more says its entry.
+Equal work means: decode each event with msgspec, append its rows to a file for each task, and commit every
+two seconds what was handed to the operating system before. What one does less or more says its entry.
 """
 
 import importlib.metadata
 import json
 import shutil
-import subprocess
 import sys
 import uuid
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from benchmarks.broker import HOME
-from benchmarks.measuring import Ran, run, settle_disk
-from benchmarks.rows import Shape
+from benchmarks.environments import PEERS, connect_jars, connect_version, python_at, version_at
+from benchmarks.measuring import run, settle_disk
+from benchmarks.rows import Shape, samples
 from tests.kafka_harness.broker import free_ports
+from tests.kafka_harness.jars import java
 
-PEERS = Path(__file__).parent / "peers"
+ENDLESS = 2**62
+"""Records for a contender that goes on until it is ended."""
 
 
 class Contender(Struct, frozen=True):
@@ -28,61 +31,68 @@ class Contender(Struct, frozen=True):
 
     Attributes:
         name: As tables name it.
-        program: File in ``benchmarks/peers``.
+        program: File in ``peers/``.
         lock: Its locked requirements there, without ".lock"; none: it runs in the project's environment.
         package: Whose version tables name.
         work: What it does with a record, for tables.
         is_equal: It does all of the equal work.
+        closes: Its load has end events, and it is done when the results of all runs are published.
     """
 
     name: str
     program: str
     lock: str
     package: str
-    work: str
+    work: str = "equal work"
     is_equal: bool = True
+    closes: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """It is evalsink."""
+        return self.package == "evalsink"
 
 
 BARE = Contender(
-    "bare loop", "bare_loop.py", "kafka-python", "kafka-python", "counts and throws away", is_equal=False
+    "bare loop",
+    "bare_loop.py",
+    "kafka-python",
+    "kafka-python",
+    "counts records, throws them away",
+    is_equal=False,
 )
 EVALSINK = Contender(
     "evalsink",
     "evalsink_worker.py",
     "",
     "evalsink",
-    "decodes, checks UTF-8, indexes with crc and scores, appends, checkpoints with sync, commits",
+    "equal work, and: checks UTF-8, crc and index of each row, scores, synced checkpoints, metrics",
 )
-CONTENDERS = (BARE, EVALSINK)
-
-
-def python_of(contender: Contender) -> str:
-    """The Python of the contender's environment."""
-    return python_at(contender.lock) if contender.lock else sys.executable
-
-
-def python_at(name: str) -> str:
-    """The Python of the environment of ``peers/{name}.lock``, built if it is not there or differs."""
-    lock = PEERS / f"{name}.lock"
-    folder = HOME / f"venv-{name}"
-    python, stamp = folder / "bin" / "python", folder / ".lock"
-    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
-        subprocess.run([*install, "--require-hashes", "-r", str(lock)], check=True)
-        stamp.write_bytes(lock.read_bytes())
-    return str(python)
-
-
-def version_of(contender: Contender) -> str:
-    """The version of what is measured."""
-    if not contender.lock:
-        return importlib.metadata.version(contender.package)
-    ask = f"import importlib.metadata as m; print(m.version({contender.package!r}))"
-    return subprocess.run(
-        [python_of(contender), "-c", ask], check=True, capture_output=True, text=True
-    ).stdout.strip()
+PUBLISHING = replace(
+    EVALSINK,
+    name="evalsink, runs published",
+    closes=True,
+    work="the same, and: sorts, removes duplicates, hashes, syncs and publishes all runs",
+)
+CONNECT = Contender(
+    "Kafka Connect",
+    "connect_file.py",
+    "",
+    "connect-file",
+    "FileStreamSink: events as they stand, into one file",
+    is_equal=False,
+)
+PEER_CONTENDERS = (
+    Contender("confluent-kafka", "confluent.py", "confluent", "confluent-kafka"),
+    Contender("aiokafka", "aiokafka_getmany.py", "aiokafka", "aiokafka"),
+    Contender("bytewax", "bytewax_flow.py", "bytewax", "bytewax", "equal work, offsets in its own store"),
+    Contender("Quix Streams", "quix.py", "quixstreams", "quixstreams"),
+    Contender(
+        "FastStream", "faststream_batch.py", "faststream", "faststream", "equal work, commits each batch"
+    ),
+    CONNECT,
+)
+CONTENDERS = (BARE, EVALSINK, PUBLISHING, *PEER_CONTENDERS)
 
 
 class Measured(Struct, frozen=True):
@@ -115,22 +125,63 @@ class Measured(Struct, frozen=True):
         return self.cpu_s / self.rows * 1e6
 
 
+def prepare(contender: Contender) -> None:
+    """Build what it runs in, so that no measurement has to."""
+    if contender is CONNECT:
+        connect_jars()
+    elif contender.lock:
+        python_at(contender.lock)
+
+
+def command_of(contender: Contender) -> list[str]:
+    """What starts it."""
+    python = python_at(contender.lock) if contender.lock else sys.executable
+    return [python, str(PEERS / contender.program)]
+
+
+def version_of(contender: Contender) -> str:
+    """The version of what is measured."""
+    if contender is CONNECT:
+        return connect_version()
+    if contender.is_ours:
+        return importlib.metadata.version("evalsink")
+    return version_at(contender.lock, contender.package)
+
+
 def environment(
-    contender: Contender, bootstrap: str, shape: Shape, *, topic: str, group: str, output: Path
+    contender: Contender,
+    bootstrap: str,
+    shape: Shape,
+    *,
+    topic: str,
+    group: str,
+    output: Path,
+    endless: bool = False,
 ) -> dict[str, str]:
-    """What a contender's program is told."""
-    told = {
-        "BENCH_BROKERS": bootstrap,
-        "BENCH_TOPIC": topic,
-        "BENCH_GROUP": group,
-        "BENCH_OUTPUT": str(output),
-        "BENCH_RECORDS": str(-(-shape.rows // shape.batch)),
-        "BENCH_ROWS": str(shape.rows),
-        "BENCH_BATCH": str(shape.batch),
+    """What a contender's program is told; `endless`: to go on until it is ended."""
+    records = -(-shape.rows // shape.batch)
+    told: dict[str, object] = {
+        "BROKERS": bootstrap,
+        "TOPIC": topic,
+        "GROUP": group,
+        "OUTPUT": output,
+        "RECORDS": ENDLESS if endless else records,
+        "ROWS": ENDLESS if endless else shape.rows,
+        "BATCH": shape.batch,
     }
-    if contender is EVALSINK:
-        told["BENCH_HTTP"] = f"127.0.0.1:{free_ports(1)[0]}"
-    return told
+    if contender.is_ours:
+        told["HTTP"] = f"127.0.0.1:{free_ports(1)[0]}"
+        told["CLOSED"] = shape.runs if contender.closes and not endless else 0
+    if contender is CONNECT:
+        told["LIBS"], told["JAVA"] = connect_jars(), java()
+        told["BYTES"] = ENDLESS if endless else records * _line_bytes(shape)
+    return {f"BENCH_{name}": str(value) for name, value in told.items()}
+
+
+def _line_bytes(shape: Shape) -> int:
+    """Mean size of an event and its newline."""
+    sizes = [len(event.value) + 1 for event in islice(samples(shape), 1000)]
+    return sum(sizes) // len(sizes)
 
 
 def measure(contender: Contender, bootstrap: str, shape: Shape, *, topic: str, folder: Path) -> Measured:
@@ -152,17 +203,9 @@ def measure(contender: Contender, bootstrap: str, shape: Shape, *, topic: str, f
     told = environment(contender, bootstrap, shape, topic=topic, group=f"bench-{mark}", output=output)
     settle_disk()
     try:
-        ran = run(
-            [python_of(contender), str(PEERS / contender.program)],
-            log=folder / f"{mark}.log",
-            environment=told,
-        )
+        ran = run(command_of(contender), log=folder / f"{mark}.log", environment=told)
     finally:
         shutil.rmtree(output)
-    return _judged(ran)
-
-
-def _judged(ran: Ran) -> Measured:
     said: dict[str, Any] = json.loads(ran.said.splitlines()[-1])
     ready, first, read, done = (said[name] for name in ("ready", "first", "read", "done"))
     return Measured(

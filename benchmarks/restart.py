@@ -1,6 +1,6 @@
 """How long a worker takes to read again after a restart, with a large spool, and what memory it needs.
 
-    python -m benchmarks.restart                       # 10,000,000 rows in 1,000 open runs, and in a single run
+    python -m benchmarks.restart                      # 10,000,000 rows in 1,000 open runs, and in one
     python -m benchmarks.restart --rows 100000 --rounds 1
 
 The spool is written without Kafka, by the worker's own modules (`benchmarks.spools`). The log holds as many
@@ -22,7 +22,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from benchmarks import broker, spools
-from benchmarks.contenders import EVALSINK, PEERS, environment
+from benchmarks.contenders import EVALSINK, command_of, environment
 from benchmarks.measuring import Ran, run, settle_disk, spread, write
 from benchmarks.rows import Keyed, Shape, ends, pool_of, task_name
 from benchmarks.workers import until, working
@@ -59,14 +59,12 @@ def measure(bootstrap: str, folder: Path, shape: Shape, *, rounds: int, close: b
             group=group,
             output=output,
         )
-        ran = run(
-            [sys.executable, str(PEERS / EVALSINK.program)], log=folder / f"{mark}.log", environment=told
-        )
+        ran = run(command_of(EVALSINK), log=folder / f"{mark}.log", environment=told)
         assert "state_dropped" not in (folder / f"{mark}.log").read_text("utf-8"), "the spool was whole"
         starts.append(ran)
         sys.stderr.write(
-            f"restart round {number + 1}: {shape.rows:,} rows in {shape.runs} runs, first poll after "
-            f"{_after(ran, 'ready'):.2f} s, first row after {_after(ran, 'first'):.2f} s, {ran.peak_mb:.0f} MB\n"
+            f"restart round {number + 1}: {shape.rows:,} rows in {shape.runs} runs, first poll "
+            f"after {_after(ran, 'ready'):.2f} s, first row after {_after(ran, 'first'):.2f} s, {ran.peak_mb:.0f} MB\n"
         )
     found: dict[str, Any] = {
         "rows": shape.rows,

@@ -104,7 +104,8 @@ def _tail(chance: random.Random, row_bytes: int) -> bytes:
     thing, colour = chance.choice(language.things)
     texts = [language.question.format(thing), chance.choice(SIGNS)]
     row = (
-        f'"target":"{colour}","filtered_resps":"%s","token_counts":[{{"output_tokens":{chance.randrange(900)}}}],'
+        f'"target":"{colour}","filtered_resps":"%s",'
+        f'"token_counts":[{{"output_tokens":{chance.randrange(900)}}}],'
         f'"doc_hash":"{chance.getrandbits(256):064x}","acc":1.0,"input":"<image>%s"}}'
     )
     missing = int(size) - len((row % (colour, " ".join(texts))).encode()) - len(_OPENING)

@@ -25,7 +25,7 @@ from benchmarks.contenders import (
     Contender,
     Measured,
     measure,
-    python_of,
+    prepare,
     version_of,
 )
 from benchmarks.measuring import middle, spread, write
@@ -50,14 +50,15 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Let all read a load in turns; one entry for each, ratios to the bare loop of the same round."""
     topic = broker.fill(bootstrap, shape).samples
+    few = replace(shape, rows=min(shape.rows, peers_rows))
     found: dict[str, list[Measured]] = {one.name: [] for one in contenders}
     for number in range(rounds):
         for one in contenders:
-            few = one not in {BARE, EVALSINK}
-            reads = replace(shape, rows=min(shape.rows, peers_rows)) if few else shape
-            found[one.name].append(measured := measure(one, bootstrap, reads, topic=topic, folder=folder))
+            reads = shape if one in {BARE, EVALSINK} else few
+            log = broker.fill(bootstrap, few, ended=True).samples if one.closes else topic
+            found[one.name].append(measured := measure(one, bootstrap, reads, topic=log, folder=folder))
             sys.stderr.write(
-                f"{shape.name} round {number + 1}: {one.name:15} {measured.rows_per_s:>11,.0f} rows/s "
+                f"{shape.name} round {number + 1}: {one.name:25} {measured.rows_per_s:>11,.0f} rows/s "
                 f"{measured.cpu_s_per_million:8.2f} CPU s/M rows {measured.peak_mb:6.0f} MB\n"
             )
     return [_entry(one, found[one.name], found.get(BARE.name)) for one in contenders]
@@ -105,7 +106,7 @@ def main() -> None:
         if (one.name in options.only if options.only else options.peers or one in {BARE, EVALSINK})
     ]
     for one in chosen:
-        python_of(one)
+        prepare(one)
     loads = {name: resized(LOADS[name], options.rows) for name in options.load or LOADS}
     with broker.running(options.brokers) as bootstrap, broker.scratch() as folder:
         found = {

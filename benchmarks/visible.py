@@ -61,7 +61,7 @@ def spooled_bytes() -> int:
 
 
 def time_run(producer: Producer, topics: Topics, run: Timed, worker: Working) -> float:
-    """Send one run and wait for it. Returns the seconds from its end event's acknowledgement to its results."""
+    """Send one run. Returns the seconds from its end event's acknowledgement to its results."""
     broker.send(producer, topics, run.rows)
     producer.flush()
     until(lambda: run.is_spooled(worker), f"the rows of {run.run_id}", every_s=0.01)

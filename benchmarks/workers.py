@@ -4,24 +4,21 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import kafka
 from msgspec import Struct
 
 from benchmarks.broker import PARTITIONS
-from benchmarks.contenders import EVALSINK, PEERS, environment
+from benchmarks.contenders import EVALSINK, command_of, environment
 from benchmarks.measuring import FailedError, look_at_memory, started
 from benchmarks.rows import Shape
 
 WAIT_S = 300.0
 STOP_S = 60.0
-ENDLESS = Shape(rows=10**12)
-"""For a worker that goes on until it is told to stop."""
 
 
 class Working(Struct):
@@ -68,10 +65,11 @@ class Working(Struct):
 def working(bootstrap: str, topic: str, *, group: str, folder: Path) -> Iterator[Working]:
     """A worker of a group that reads a topic until it is stopped."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = environment(EVALSINK, bootstrap, ENDLESS, topic=topic, group=group, output=folder)
+    told = environment(
+        EVALSINK, bootstrap, Shape(rows=0), topic=topic, group=group, output=folder, endless=True
+    )
     log = folder / "worker.log"
-    command = [sys.executable, str(PEERS / EVALSINK.program)]
-    with started(command, log=log, environ={**os.environ, **told}) as process:
+    with started(command_of(EVALSINK), log=log, environ={**os.environ, **told}) as process:
         yield Working(process.pid, folder, log)
 
 
@@ -84,7 +82,7 @@ class Offsets:
         )
         self._places = [kafka.TopicPartition(topic, number) for number in range(PARTITIONS)]
 
-    def __enter__(self) -> "Offsets":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

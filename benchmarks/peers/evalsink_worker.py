@@ -1,13 +1,13 @@
 """evalsink's own worker as its command runs it, metrics, watchdog and log included.
 
-Ends when BENCH_ROWS rows are read and saved, or on SIGTERM. The one contender that runs in the project's
-environment, and imports the project.
+Ends when BENCH_ROWS rows are read, or BENCH_CLOSED runs closed, and all is saved; or on SIGTERM. The one
+contender that runs in the project's environment, and imports the project.
 """
 
 import os
 from pathlib import Path
 
-from stamps import Stamps, wanted
+from stamps import Stamps, session_ms, wanted
 
 from consumer import assembly
 from consumer.liveness import Watchdog, stop_on_signals
@@ -18,7 +18,7 @@ from consumer.telemetry import logs
 
 def main() -> None:
     brokers, topic, group, output, _ = wanted()
-    rows = int(os.environ["BENCH_ROWS"])
+    rows, runs = int(os.environ["BENCH_ROWS"]), int(os.environ["BENCH_CLOSED"])
     name = topic.removesuffix(".samples")
     logs.configure()
     settings = Settings(
@@ -28,6 +28,7 @@ def main() -> None:
         state=str(Path(output, "state")),
         topics=Topics(topic, f"{name}.aggregates", f"{name}.receipts", f"{name}.dead-letters"),
         http=os.environ["BENCH_HTTP"],
+        **({"session_timeout_ms": session_ms()} if session_ms() else {}),
     )
     stamps = Stamps()
     monitor = Monitor(settings)
@@ -41,12 +42,15 @@ def main() -> None:
 
         def look() -> None:
             nonlocal read
+            if runs and worker.counts.closed >= runs:
+                stamps.mark("read")
+                worker.stop()
             if worker.counts.rows == read:
                 return
             read = worker.counts.rows
             stamps.first(read)
             stamps.mark("read")
-            if read >= rows:
+            if read >= rows and not runs:
                 worker.stop()
 
         stop_on_signals(worker, settings.drain_timeout_s)

@@ -50,3 +50,8 @@ def wanted() -> tuple[str, str, str, str, int]:
         name: os.environ[f"BENCH_{name}"] for name in ("BROKERS", "TOPIC", "GROUP", "OUTPUT", "RECORDS")
     }
     return values["BROKERS"], values["TOPIC"], values["GROUP"], values["OUTPUT"], int(values["RECORDS"])
+
+
+def session_ms() -> int:
+    """The session time-out asked for, and so how long a group waits for a killed member; 0: its own."""
+    return int(os.environ.get("BENCH_SESSION_MS", "0"))
