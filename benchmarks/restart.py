@@ -63,8 +63,8 @@ def measure(bootstrap: str, folder: Path, shape: Shape, *, rounds: int, close: b
         assert "state_dropped" not in (folder / f"{mark}.log").read_text("utf-8"), "the spool was whole"
         starts.append(ran)
         sys.stderr.write(
-            f"restart round {number + 1}: {shape.rows:,} rows in {shape.runs} runs, first poll "
-            f"after {_after(ran, 'ready'):.2f} s, first row after {_after(ran, 'first'):.2f} s, {ran.peak_mb:.0f} MB\n"
+            f"restart round {number + 1}: {shape.rows:,} rows in {shape.runs} runs, first poll after "
+            f"{_after(ran, 'ready'):.2f} s, first row {_after(ran, 'first'):.2f} s, {ran.peak_mb:.0f} MB\n"
         )
     found: dict[str, Any] = {
         "rows": shape.rows,

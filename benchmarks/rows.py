@@ -22,8 +22,8 @@ _STEP = 7919  # a prime that divides no pool's size: neighbours are never alike
 _OPENING = b'{"doc_id":%d,'
 _TEXT = (
     "the picture shows two people in front of a building with a red sign behind them which of the following "
-    "is true about what can be seen on the left choose an option letter from the given choices directly because "
-    "therefore image video frame second number street market child bicycle train platform window table water"
+    "is true about what can be seen on the left choose an option letter from the given choices directly "
+    "because therefore image video frame second number street market child bicycle train platform window"
 )
 
 
