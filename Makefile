@@ -8,6 +8,7 @@ KAFKA_PORT ?= 9092
 PYTEST ?=
 MUTANTS ?=
 SEED ?=
+UPGRADE ?=
 CHAOS ?=
 # Only `make lock` needs it; pinned so that two people get the same lock.
 UV_VERSION := 0.13.9
@@ -53,7 +54,7 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@touch $@
 
 .PHONY: lock
-lock: ## Write requirements/*.lock anew from pyproject.toml
+lock: ## Write requirements/*.lock anew from pyproject.toml; versions stay (UPGRADE=1: the newest)
 	@test -x .cache/uv-$(UV_VERSION)/bin/uv || { $(PYTHON) -m venv --clear .cache/uv-$(UV_VERSION) && \
 	  .cache/uv-$(UV_VERSION)/bin/python -m pip --disable-pip-version-check install --quiet uv==$(UV_VERSION); }
 	@$(UV_COMPILE) requirements/run.lock pyproject.toml
@@ -63,9 +64,10 @@ lock: ## Write requirements/*.lock anew from pyproject.toml
 	@for peer in $(filter-out %/lmms-eval.in,$(wildcard benchmarks/peers/*.in)); do \
 	  $(UV_COMPILE) $${peer%.in}.lock $$peer || exit 1; done
 	@$(UV_COMPILE) benchmarks/peers/lmms-eval.lock --no-deps benchmarks/peers/lmms-eval.in
+	@$(UV_COMPILE) requirements/sbom.lock requirements/sbom.in
 
 # No address of an index gets into the locks: a mirror must work as well as the public one.
-UV_COMPILE = .cache/uv-$(UV_VERSION)/bin/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
+UV_COMPILE = .cache/uv-$(UV_VERSION)/bin/uv pip compile --quiet --no-config $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-strip-extras --no-annotate --custom-compile-command "make lock" --output-file
 
 ## -- seeing it --------------------------------------------------------------------------------------------------------
