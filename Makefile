@@ -10,6 +10,7 @@ MUTANTS ?=
 SEED ?=
 UPGRADE ?=
 CHAOS ?=
+BENCH ?=
 # Only `make lock` needs it; pinned so that two people get the same lock.
 UV_VERSION := 0.13.9
 
@@ -104,6 +105,20 @@ mutants: $(VENV)/.dev ## Remove each protection in turn; a test must fail for ea
 chaos: $(VENV)/.dev ## Do a group of workers on real Kafka every harm, up to 40 minutes (SEED= as a run before printed it)
 	@$(BIN)/python -m tests.kafka_harness jars
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure against peers and the machine, within 40 minutes on 2 idle cores (BENCH="--only closeout")
+	@$(BIN)/python -m tests.kafka_harness jars
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+.PHONY: bench-full
+bench-full: $(VENV)/.dev ## The same with all rows and more rounds: hours
+	@$(BIN)/python -m tests.kafka_harness jars
+	@$(BIN)/python -m benchmarks --full $(BENCH)
+
+.PHONY: performance-docs
+performance-docs: $(VENV)/.dev ## Write docs/PERFORMANCE.md and its plots from benchmarks/results/
+	@$(BIN)/python -m benchmarks.report
 
 .PHONY: check
 check: lint types imports ## All that is not a test: lint, types, imports

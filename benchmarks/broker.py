@@ -7,6 +7,8 @@ than their name says are refused.
 
 import argparse
 import contextlib
+import signal
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
@@ -49,7 +51,8 @@ def running(brokers: str | None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for what contenders write, on the disk of this checkout; removed afterwards."""
+    """A folder for what contenders write, on the disk of this checkout; removed, on SIGTERM too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     HOME.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HOME, prefix="work-") as folder:
         yield Path(folder)

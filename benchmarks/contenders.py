@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from benchmarks.environments import PEERS, connect_jars, connect_version, python_at, version_at
-from benchmarks.measuring import run, settle_disk
+from benchmarks.measuring import FailedError, run, settle_disk
 from benchmarks.rows import Shape, samples
 from tests.kafka_harness.broker import free_ports
 from tests.kafka_harness.jars import java
@@ -207,6 +207,8 @@ def measure(contender: Contender, bootstrap: str, shape: Shape, *, topic: str, f
     finally:
         shutil.rmtree(output)
     said: dict[str, Any] = json.loads(ran.said.splitlines()[-1])
+    if said["rows"] <= said["rows_before_first"]:
+        raise FailedError("all rows came with the first poll: more rows, please")
     ready, first, read, done = (said[name] for name in ("ready", "first", "read", "done"))
     return Measured(
         rows=said["rows"] - said["rows_before_first"],

@@ -38,14 +38,18 @@ from benchmarks.contenders import (
 from benchmarks.measuring import started, write
 from benchmarks.rows import Shape, task_name
 from benchmarks.workers import until
+from consumer.filesystem import files_below
 
 KILL_AT = 0.4
 """Share of the rows' bytes that are on the disk when it is killed."""
 
 QUIET_S = 8.0
-"""Without growth for so long it is done: four times the interval of commits."""
+"""Without growth for so long it is done: longer than any of them holds back rows."""
 
 GROWTH_S = 60.0
+COMMIT_S = 0.5
+"""Between commits, or checkpoints, for all alike: the fast ones have read it all within a few seconds."""
+
 SESSION_MS = 6000
 """How long a group waits for the dead member, for all alike."""
 
@@ -144,9 +148,10 @@ def written(contender: Contender, output: Path) -> int:
     roots = [output / "state" / "runs", output / "output"] if contender.is_ours else [output]
     size = 0
     for root in roots:
-        for path in root.rglob("*.jsonl"):
-            with contextlib.suppress(FileNotFoundError):  # published meanwhile
-                size += path.stat().st_size
+        # Files and folders come and go meanwhile.
+        for path in files_below(root, skip_denied=False) if root.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size if path.suffix in {".jsonl", ".tmp"} else 0
     return size
 
 
@@ -158,7 +163,7 @@ def kill_once(contender: Contender, bootstrap: str, shape: Shape, topic: str, fo
     told = environment(
         contender, bootstrap, shape, topic=topic, group=f"crash-{mark}", output=output, endless=True
     )
-    environ = {**os.environ, **told, "BENCH_SESSION_MS": str(SESSION_MS)}
+    environ = {**os.environ, **told, "BENCH_SESSION_MS": str(SESSION_MS), "BENCH_COMMIT_S": str(COMMIT_S)}
     command, log = command_of(contender), folder / f"{mark}.log"
     enough = KILL_AT * shape.rows * shape.row_bytes
     with started(command, log=log, environ=environ) as process:
@@ -195,8 +200,8 @@ def main() -> None:
     )
     killed = [PUBLISHING, *(one for one in CONTENDERS if not one.is_ours and one is not BARE)]
     names = {"evalsink": PUBLISHING} | {one.name: one for one in killed if one is not PUBLISHING}
-    parser.add_argument("--rows", type=int, default=500_000)
-    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--only", action="append", choices=list(names))
     broker.add_options(parser)
     options = parser.parse_args()
@@ -213,7 +218,7 @@ def main() -> None:
     print(
         write(
             "crash",
-            {"session_ms": SESSION_MS, "kill_at": KILL_AT},
+            {"session_ms": SESSION_MS, "commit_s": COMMIT_S, "kill_at": KILL_AT},
             {"rows": shape.rows, "batch": shape.batch, "contenders": found},
             into=options.results,
         )

@@ -21,6 +21,8 @@ from typing import Any
 from msgspec import Struct
 
 LOOK_S = 0.02
+TIMEOUT_S = 600.0
+_LOAD_BEFORE = os.getloadavg()[0]
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -50,7 +52,7 @@ def run(command: Sequence[str], *, log: Path, environment: Mapping[str, str] | N
     """Run a command to its end.
 
     Raises:
-        FailedError: its status is not 0.
+        FailedError: its status is not 0, or it did not end within `TIMEOUT_S`.
     """
     environ = {**os.environ, **(environment or {})}
     begun = time.monotonic()
@@ -61,6 +63,8 @@ def run(command: Sequence[str], *, log: Path, environment: Mapping[str, str] | N
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             if ended:
                 break
+            if time.monotonic() - begun > TIMEOUT_S:
+                raise FailedError(f"{' '.join(command)} did not end within {TIMEOUT_S:.0f} s; see {log}")
             time.sleep(LOOK_S)
         seconds = time.monotonic() - begun
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -134,7 +138,7 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
-        "load_before": round(os.getloadavg()[0], 1),
+        "load_before": round(_LOAD_BEFORE, 1),
     }
 
 

@@ -28,7 +28,7 @@ from benchmarks.contenders import (
     prepare,
     version_of,
 )
-from benchmarks.measuring import middle, spread, write
+from benchmarks.measuring import FailedError, middle, spread, write
 from benchmarks.rows import Shape
 
 LOADS = {
@@ -56,12 +56,22 @@ def compare(
         for one in contenders:
             reads = shape if one in {BARE, EVALSINK} else few
             log = broker.fill(bootstrap, few, ended=True).samples if one.closes else topic
-            found[one.name].append(measured := measure(one, bootstrap, reads, topic=log, folder=folder))
+            measured = _measure_twice(one, bootstrap, reads, topic=log, folder=folder)
+            found[one.name].append(measured)
             sys.stderr.write(
                 f"{shape.name} round {number + 1}: {one.name:25} {measured.rows_per_s:>11,.0f} rows/s "
                 f"{measured.cpu_s_per_million:8.2f} CPU s/M rows {measured.peak_mb:6.0f} MB\n"
             )
     return [_entry(one, found[one.name], found.get(BARE.name)) for one in contenders]
+
+
+def _measure_twice(one: Contender, bootstrap: str, shape: Shape, *, topic: str, folder: Path) -> Measured:
+    """Measure; what fails is tried once more, so that one accident does not cost all that was measured."""
+    try:
+        return measure(one, bootstrap, shape, topic=topic, folder=folder)
+    except FailedError as error:
+        sys.stderr.write(f"{one.name} failed and is tried again: {error}\n")
+        return measure(one, bootstrap, shape, topic=topic, folder=folder)
 
 
 def _entry(contender: Contender, own: Sequence[Measured], bare: Sequence[Measured] | None) -> dict[str, Any]:

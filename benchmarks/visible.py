@@ -80,8 +80,10 @@ def time_run(producer: Producer, topics: Topics, run: Timed, worker: Working) ->
     return time.monotonic() - acknowledged[0]
 
 
-def measure(bootstrap: str, folder: Path, *, backlog: Shape, wanted: int) -> dict[str, Any]:
-    """Time runs until there are as many as wanted or the backlog is drained."""
+def measure(
+    bootstrap: str, folder: Path, *, backlog: Shape, wanted: int, idle_too: bool = False
+) -> dict[str, Any]:
+    """Time runs until there are as many as wanted or, but for `idle_too`, the backlog is drained."""
     mark = uuid.uuid4().hex[:8]
     topics = broker.make_topics(bootstrap, f"bench.visible-{mark}")
     with broker.sending(bootstrap) as producer:
@@ -99,7 +101,7 @@ def measure(bootstrap: str, folder: Path, *, backlog: Shape, wanted: int) -> dic
         until(lambda: offsets.left(*BACKLOG_PARTITIONS) < backlog.events, "the worker to read")
         while len(took) < wanted:
             seconds = time_run(producer, topics, Timed(next(timed)), worker)
-            if not offsets.left(*BACKLOG_PARTITIONS):
+            if not idle_too and not offsets.left(*BACKLOG_PARTITIONS):
                 break
             took.append(seconds)
         left = offsets.left(*BACKLOG_PARTITIONS)
@@ -131,12 +133,13 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=4_000_000, help="of the backlog")
     parser.add_argument("--samples", type=int, default=100, help="runs to time")
+    parser.add_argument("--idle-too", action="store_true", help="go on when the backlog is drained")
     broker.add_options(parser)
     options = parser.parse_args()
     backlog = Shape(rows=options.rows, batch=20, runs=12)
     with broker.running(options.brokers) as bootstrap, broker.scratch() as folder:
-        found = measure(bootstrap, folder, backlog=backlog, wanted=options.samples)
-    print(write("visible", {"rows": options.rows, "samples": options.samples}, found, into=options.results))
+        found = measure(bootstrap, folder, backlog=backlog, wanted=options.samples, idle_too=options.idle_too)
+    print(write("visible", {"rows": options.rows, "idle_too": options.idle_too}, found, into=options.results))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import asyncio
 import time
 
 from aiokafka import AIOKafkaConsumer
-from appending import COMMIT_EVERY_S, Appender
-from stamps import Stamps, session_ms, wanted
+from appending import Appender
+from stamps import Stamps, commit_every_s, session_ms, wanted
 
 RECORDS_PER_CALL = 5000
 
@@ -32,7 +32,7 @@ async def work() -> None:
             for message in batch:
                 appender.append(message.value)
             read += len(batch)
-        if read >= records or time.monotonic() - committed_at >= COMMIT_EVERY_S:
+        if read >= records or time.monotonic() - committed_at >= commit_every_s():
             appender.flush()
             stamps.mark("read")
             await consumer.commit()

@@ -9,9 +9,6 @@ from io import BufferedWriter  # noqa: TC003 - one less thing that only type che
 
 import msgspec
 
-COMMIT_EVERY_S = 2.0
-"""As often as evalsink writes a checkpoint."""
-
 _BUFFER_BYTES = 256 * 1024
 
 

@@ -10,13 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import bytewax.operators as op
-from appending import COMMIT_EVERY_S, Appender
+from appending import Appender
 from bytewax.connectors.kafka import KafkaSource
 from bytewax.dataflow import Dataflow
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
-from stamps import Stamps, wanted
+from stamps import Stamps, commit_every_s, wanted
 
 
 class Part(StatelessSinkPartition):
@@ -62,7 +62,7 @@ def main() -> None:
     stream = op.input("in", flow, KafkaSource([brokers], [topic]))
     op.output("out", stream, Sink(Appender(output), stamps, records))
     stamps.mark("ready")
-    cli_main(flow, epoch_interval=timedelta(seconds=COMMIT_EVERY_S), recovery_config=RecoveryConfig(store))
+    cli_main(flow, epoch_interval=timedelta(seconds=commit_every_s()), recovery_config=RecoveryConfig(store))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import time
 
 import confluent_kafka
-from appending import COMMIT_EVERY_S, Appender
-from stamps import Stamps, session_ms, wanted
+from appending import Appender
+from stamps import Stamps, commit_every_s, session_ms, wanted
 
 RECORDS_PER_CALL = 5000
 
@@ -33,7 +33,7 @@ def main() -> None:
                 raise confluent_kafka.KafkaException(message.error())
             appender.append(message.value())
         read += len(messages)
-        if read >= records or time.monotonic() - committed_at >= COMMIT_EVERY_S:
+        if read >= records or time.monotonic() - committed_at >= commit_every_s():
             appender.flush()
             stamps.mark("read")
             if read:

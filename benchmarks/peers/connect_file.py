@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from stamps import session_ms, wanted
+from stamps import commit_every_s, session_ms, wanted
 
 LOOK_S = 0.005
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -32,7 +32,7 @@ def configure(folder: Path) -> list[str]:
         "key.converter": text,
         "value.converter": text,
         "offset.storage.file.filename": folder / "offsets",
-        "offset.flush.interval.ms": 2000,
+        "offset.flush.interval.ms": round(commit_every_s() * 1000),
         "plugin.path": libs,
         "plugin.discovery": "service_load",
         "listeners": f"HTTP://127.0.0.1:{port}",

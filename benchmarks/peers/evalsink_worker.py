@@ -7,7 +7,7 @@ contender that runs in the project's environment, and imports the project.
 import os
 from pathlib import Path
 
-from stamps import Stamps, session_ms, wanted
+from stamps import Stamps, commit_every_s, session_ms, wanted
 
 from consumer import assembly
 from consumer.liveness import Watchdog, stop_on_signals
@@ -28,6 +28,7 @@ def main() -> None:
         state=str(Path(output, "state")),
         topics=Topics(topic, f"{name}.aggregates", f"{name}.receipts", f"{name}.dead-letters"),
         http=os.environ["BENCH_HTTP"],
+        checkpoint_interval_s=commit_every_s(),
         **({"session_timeout_ms": session_ms()} if session_ms() else {}),
     )
     stamps = Stamps()

@@ -4,10 +4,10 @@ A batching sink is what Quix Streams offers for outputs like this: it holds rows
 write them before each commit, here every two seconds.
 """
 
-from appending import COMMIT_EVERY_S, Appender
+from appending import Appender
 from quixstreams import Application
 from quixstreams.sinks import BatchingSink, SinkBatch
-from stamps import Stamps, session_ms, wanted
+from stamps import Stamps, commit_every_s, session_ms, wanted
 
 
 class Sink(BatchingSink):
@@ -40,7 +40,7 @@ def main() -> None:
         broker_address=brokers,
         consumer_group=group,
         auto_offset_reset="earliest",
-        commit_interval=COMMIT_EVERY_S,
+        commit_interval=commit_every_s(),
         auto_create_topics=False,
         consumer_extra_config={"session.timeout.ms": session_ms()} if session_ms() else None,
         loglevel="WARNING",

@@ -52,6 +52,11 @@ def wanted() -> tuple[str, str, str, str, int]:
     return values["BROKERS"], values["TOPIC"], values["GROUP"], values["OUTPUT"], int(values["RECORDS"])
 
 
+def commit_every_s() -> float:
+    """Between two commits: as often as evalsink writes a checkpoint, if nothing else was asked for."""
+    return float(os.environ.get("BENCH_COMMIT_S", "2"))
+
+
 def session_ms() -> int:
     """The session time-out asked for, and so how long a group waits for a killed member; 0: its own."""
     return int(os.environ.get("BENCH_SESSION_MS", "0"))
