@@ -14,6 +14,7 @@ MUTANTS ?=
 SEED ?=
 UPGRADE ?=
 CHAOS ?=
+BENCH ?=
 # Only `make lock` needs it; pinned so that two people get the same lock.
 UV_VERSION := 0.13.9
 # Renders and checks the Helm chart; pinned so that two people render the same. Go's checksum database vouches for it.
@@ -71,6 +72,9 @@ lock: ## Write requirements/*.lock anew from pyproject.toml; versions stay (UPGR
 	@$(UV_COMPILE) requirements/build.lock requirements/build.in
 	@$(UV_COMPILE) requirements/dev.lock pyproject.toml requirements/build.in --extra dev \
 	  --constraint requirements/run.lock --constraint requirements/build.lock
+	@for peer in $(filter-out %/lmms-eval.in,$(wildcard benchmarks/peers/*.in)); do \
+	  $(UV_COMPILE) $${peer%.in}.lock $$peer || exit 1; done
+	@$(UV_COMPILE) benchmarks/peers/lmms-eval.lock --no-deps benchmarks/peers/lmms-eval.in
 	@$(UV_COMPILE) requirements/sbom.lock requirements/sbom.in
 
 # No address of an index gets into the locks: a mirror must work as well as the public one.
@@ -156,6 +160,20 @@ mutants: $(VENV)/.dev ## Remove each protection in turn; a test must fail for ea
 chaos: $(VENV)/.dev ## Do a group of workers on real Kafka every harm, up to 40 minutes (SEED= as a run before printed it)
 	@$(BIN)/python -m tests.kafka_harness jars
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure against peers and the machine, within 40 minutes on 2 idle cores (BENCH="--only closeout")
+	@$(BIN)/python -m tests.kafka_harness jars
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+.PHONY: bench-full
+bench-full: $(VENV)/.dev ## The same with all rows and more rounds: hours
+	@$(BIN)/python -m tests.kafka_harness jars
+	@$(BIN)/python -m benchmarks --full $(BENCH)
+
+.PHONY: performance-docs
+performance-docs: $(VENV)/.dev ## Write docs/PERFORMANCE.md and its plots from benchmarks/results/
+	@$(BIN)/python -m benchmarks.report
 
 .PHONY: check
 check: lint types imports ## All that is not a test: lint, types, imports
