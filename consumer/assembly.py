@@ -26,7 +26,7 @@ from consumer.intake.receipts import Receipts, ReceiptTable
 from consumer.kafka_client import Connection, connect, parse_servers, partition_counts, topic_ids
 from consumer.observations import Observe, unobserved
 from consumer.report import metrics
-from consumer.report.table import render
+from consumer.report.table import as_page, render
 from consumer.runs import checkpoint
 from consumer.runs.book import RunBook
 from consumer.runs.closeout import Tools
@@ -241,4 +241,4 @@ def _render_table(results: dict[str, Any]) -> str:
     parts = [render(results, version_column=True)]
     if results.get("groups"):
         parts.append(render(results, column="groups", version_column=True))
-    return "\n".join(parts) + "\n"
+    return as_page("\n".join(parts) + "\n")

@@ -1,7 +1,8 @@
-"""What all tests share: brokers and the real data. One broker of a kind serves the whole session.
+"""What all tests share: brokers and the real data. One real Kafka serves the whole session, all its processes.
 
 A missing service skips the test with the reason; where `CI` is set it fails it. Topics get names of their own in every
-test, so nothing has to be cleaned up. A test that stops, kills or pauses a broker starts one of its own (`RealKafka`).
+test, so nothing has to be cleaned up. A test that stops or kills a broker starts one of its own (`RealKafka`), one that
+pauses it takes `pausable_kafka`.
 """
 
 import os
@@ -9,15 +10,51 @@ import uuid
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from consumer.broker.embedded import EmbeddedBroker, ensure_topics
 from consumer.intake.topics import arrange
 from consumer.kafka_client import Connection, connect
 from consumer.settings import Topics
-from tests.kafka_harness import HarnessError, RealKafka, libs, why_not
+from tests.kafka_harness import HarnessError, Keeper, RealKafka, ask, libs, why_not
 
 ROOT = Path(__file__).parents[1]
+
+KEEPER = pytest.StashKey[Keeper]()
+
+# How long an example takes says how busy the machine is, not whether it is right.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tell each process of a session (`-n`) who keeps the real Kafka for all of them."""
+    if KEEPER not in node.config.stash:
+        node.config.stash[KEEPER] = Keeper()
+    node.workerinput["kafka_keeper"] = node.config.stash[KEEPER].address
+
+
+def pytest_unconfigure(config):
+    """No process needs it any more."""
+    if KEEPER in config.stash:
+        config.stash[KEEPER].close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Say which tests run in one process, unless the call does (`--dist`)."""
+    from tests.scheduling import Scheduling
+
+    return Scheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long, so that at the end no process waits for another."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 class Broker:
@@ -71,14 +108,24 @@ def kafka_jars():
 
 
 @pytest.fixture(scope="session")
-def real_kafka(kafka_jars, tmp_path_factory):
-    """A real Apache Kafka."""
+def real_kafka(kafka_jars, tmp_path_factory, request):
+    """The address of a real Apache Kafka. Other tests use it at the same time: leave it as it is."""
+    keeper = getattr(request.config, "workerinput", {}).get("kafka_keeper")
     try:
-        kafka = RealKafka(tmp_path_factory.mktemp("kafka")).start()
+        if keeper is not None:
+            yield ask(keeper, tmp_path_factory.getbasetemp().parent / "kafka")
+        else:
+            with RealKafka(tmp_path_factory.mktemp("kafka")) as kafka:
+                yield kafka.bootstrap
     except HarnessError as error:
         pytest.fail(str(error))
-    yield kafka
-    kafka.stop()
+
+
+@pytest.fixture(scope="session")
+def pausable_kafka(kafka_jars, tmp_path_factory):
+    """A broker that may be paused: those who use it run one after the other, and nobody else does."""
+    with RealKafka(tmp_path_factory.mktemp("pausable-kafka")) as kafka:
+        yield kafka
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +138,7 @@ def embedded_broker():
 @pytest.fixture
 def real(real_kafka):
     """The real Kafka, as contract tests see a broker."""
-    return Broker(real_kafka.bootstrap, embedded=False)
+    return Broker(real_kafka, embedded=False)
 
 
 @pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.kafka)])

@@ -3,7 +3,7 @@
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -129,15 +129,26 @@ def room_for(bytes_of_one_file: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def pushing(parent: int) -> list[int]:
-    """The pids of those children of a process that push to the Hub; of 1: those that outlived theirs."""
-    found = []
+def commands() -> dict[int, bytes]:
+    """The command lines of all processes of this machine, by pid."""
+    found = {}
     for entry in Path("/proc").iterdir():
-        try:
-            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            status = (entry / "status").read_text() if command else ""
-        except OSError:
-            continue  # it ended meanwhile
-        if b"consumer.pushing" in command and f"PPid:\t{parent}\n" in status:
-            found.append(int(entry.name))
+        if entry.name.isdigit():
+            with suppress(OSError):  # it ended meanwhile
+                found[int(entry.name)] = (entry / "cmdline").read_bytes()
+    return found
+
+
+def pushing(parent: int, mark: str = "") -> list[int]:
+    """The pids of those children of a process that push to the Hub; of 1: those that outlived theirs.
+
+    Those are anybody's: `mark` is something in the environment of those that are meant.
+    """
+    found = []
+    for pid, command in commands().items():
+        if b"consumer.pushing" in command:
+            with suppress(OSError):  # it ended meanwhile
+                is_child = f"PPid:\t{parent}\n" in Path(f"/proc/{pid}/status").read_text()
+                if is_child and mark.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                    found.append(pid)
     return found

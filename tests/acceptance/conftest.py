@@ -59,4 +59,4 @@ def cli_broker(real_kafka):
     """The session's real Kafka, for fixtures that live as long."""
     from tests.conftest import Broker
 
-    return Broker(real_kafka.bootstrap, embedded=False)
+    return Broker(real_kafka, embedded=False)

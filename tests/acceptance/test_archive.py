@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,10 @@ from schemas.events import Aggregate, encode
 from tests.acceptance.conftest import ROOT, environment, evalsink, topic_settings
 from tests.acceptance.test_real_data import FOLDERS, OPTIONS, originals
 from tests.hub_server import GOOD_TOKEN, HubServer
-from tests.observing import Sending, produce, pushing, until
+from tests.observing import Sending, commands, produce, pushing, until
 from tests.worker.evaluation import Evaluation
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.long]
 
 REPO = "org/evals"
 SECRET = "hf_onlyforthearchive"
@@ -267,7 +266,7 @@ def test_killed_at_any_step_every_run_is_there_once(cli_broker, tmp_path, victim
         assert [] == hub.repo(REPO).empty_commits
         added = [path for commit in hub.repo(REPO).commits for path in commit.added if path != "README.md"]
         assert len(added) == len(set(added))
-        until(lambda: not pushing(1), "the last pusher's end")
+        until(lambda: not pushing(1, topics.samples), "the last pusher's end")
 
 
 def cli_record(topics, event):
@@ -299,14 +298,7 @@ def test_the_token_is_in_no_line_no_file_and_no_list_of_processes(cli_broker, hu
     token_file = tmp_path / "token"
     token_file.write_text(SECRET)
     seen = []
-    remove = hub.on(
-        "commit",
-        lambda _request: seen.extend(
-            (entry / "cmdline").read_bytes()
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and (entry / "cmdline").exists()
-        ),
-    )
+    remove = hub.on("commit", lambda _request: seen.extend(commands().values()))
     done = evalsink(
         *("worker", "--brokers", cli_broker.bootstrap, "--group", cli_broker.name("group")),
         *("--exit-when-idle", "1", "--output", tmp_path / "output", "--state", tmp_path / "state"),

@@ -88,16 +88,16 @@ def test_a_topic_made_anew_under_its_old_name_has_another_id(real):
 
 
 @pytest.mark.kafka
-def test_a_real_broker_that_is_slow_to_answer_is_not_taken_for_an_embedded_one(real_kafka):
+def test_a_real_broker_that_is_slow_to_answer_is_not_taken_for_an_embedded_one(pausable_kafka):
     # Frozen long enough for several attempts of either kind to fail; its port accepts connections all the while.
-    real_kafka.pause()
-    thaw = threading.Timer(2.0, real_kafka.resume)
+    pausable_kafka.pause()
+    thaw = threading.Timer(2.0, pausable_kafka.resume)
     thaw.start()
     try:
-        connection = connect(real_kafka.bootstrap, timeout_s=60)
+        connection = connect(pausable_kafka.bootstrap, timeout_s=60)
     finally:
         thaw.join()
-        real_kafka.resume()
+        pausable_kafka.resume()
     assert not connection.embedded
     assert "api_version" not in connection.settings
 

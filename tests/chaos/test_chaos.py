@@ -4,7 +4,7 @@ import pytest
 
 from tests.chaos.run import Plan, run_chaos
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.long]
 
 SEED = 11
 
@@ -17,7 +17,7 @@ def test_whatever_happens_to_a_group_its_files_are_those_of_an_undisturbed_worke
         SEED,
         {"SIGKILL": 6, "rebalance": 3},
         at_least_s=40,
-        at_most_s=60,
+        at_most_s=120,
         era_s=20,
         run_every_s=1.0,
         run_s=12,

@@ -43,7 +43,9 @@ def test_retention_that_overtakes_a_running_worker_ends_it_and_the_next_start_sa
             worker, has_read(worker, 1, stage.topics.samples, last_offset(stage, first)), "all of it read"
         )
         tick_until(worker, stage.receipts, "a run closed")
-        # It stands still meanwhile; what its client has fetched ahead is what came before the next record.
+        # It stands still meanwhile; its client may fetch ahead what is lost then. With that in a checkpoint it would complete
+        # the run, as the next test has it: there is no checkpoint any more.
+        worker._saving.advance = lambda *_, **__: None
         gone = stage.send(event for event in cut_short.events() if not isinstance(event, RunEnded))
         gone += stage.send(cut_short.body())
         lose_beginning(stage, 1, last_offset(stage, gone))

@@ -44,7 +44,7 @@ def test_the_default_is_that_of_the_code(name):
     assert (default, type(default) in {int, float}) == (shown, type(shown) in {int, float})
 
 
-@pytest.mark.parametrize("name", FIELDS.keys() - ONLY_IN_A_FILE)
+@pytest.mark.parametrize("name", sorted(FIELDS.keys() - ONLY_IN_A_FILE))
 def test_the_environment_variable_sets_it(name):
     variable = f"EVALSINK_{name.upper().replace('.', '_')}"
     assert variable in PAGE[name]

@@ -20,7 +20,7 @@ from tests.observing import Sending, produce, read_all, until
 from tests.worker.conftest import Stage
 from tests.worker.evaluation import Evaluation
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.long]
 
 SEED = 3
 PORTIONS = 8

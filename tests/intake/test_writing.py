@@ -56,19 +56,20 @@ def test_a_record_does_not_count_before_its_predecessor(embedded_broker):
 
 
 @pytest.mark.kafka
-def test_nothing_counts_while_the_broker_does_not_answer(real, real_kafka):
-    topic = real.topics().samples
-    outbound = Outbound(real.connect())
+def test_nothing_counts_while_the_broker_does_not_answer(pausable_kafka):
+    broker = Broker(pausable_kafka.bootstrap, embedded=False)
+    topic = broker.topics().samples
+    outbound = Outbound(broker.connect())
     outbound.send(topic, key=None, value=b"first")
     outbound.flush(30)
-    real_kafka.pause()
+    pausable_kafka.pause()
     try:
         outbound.send(topic, key=None, value=b"second")
         with pytest.raises(BrokerError):
             outbound.flush(0.5)
         assert (1, 1) == (outbound.acknowledged(), outbound.pending)
     finally:
-        real_kafka.resume()
+        pausable_kafka.resume()
     outbound.flush(60)
     assert (2, 0) == (outbound.acknowledged(), outbound.pending)
     outbound.close()

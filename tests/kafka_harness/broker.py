@@ -46,12 +46,15 @@ _JVM = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "
 def free_ports(count: int) -> list[int]:
     """Ports nobody listens on, from below the kernel's range for outgoing connections.
 
-    A port of that range could be taken by any connection while the broker is down between `kill` and `start`.
+    A port of that range could be taken by any connection while the broker is down between `kill` and `start`. Each
+    process of a test session (`-n`) has a thousand of its own, so that none takes what another is about to use.
     """
+    process = os.environ.get("PYTEST_XDIST_WORKER", "")  # as "gw3"
+    first = 21_000 + int(process.removeprefix("gw")) % 11 * 1000 if process else 20_000
     with ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
-            port = random.randrange(20_000, 32_000)
+            port = random.randrange(first, first + 1000)
             taken = held.enter_context(socket.socket())
             try:
                 taken.bind(("127.0.0.1", port))

@@ -9,7 +9,6 @@ from consumer.liveness import EXIT_DRAIN_TIMEOUT
 from consumer.runs.checkpoint import CHECKPOINT_FILE
 from tests.conftest import Broker
 from tests.hand_over.processes import workers, write_config
-from tests.kafka_harness import RealKafka
 from tests.observing import until
 from tests.worker.conftest import Stage
 from tests.worker.evaluation import Evaluation, run_ids
@@ -26,26 +25,20 @@ def config(stage, **settings):
     )
 
 
-@pytest.fixture(scope="module")
-def own_kafka(kafka_jars, tmp_path_factory):
-    """A broker that may be paused."""
-    with RealKafka(tmp_path_factory.mktemp("kafka")) as kafka:
-        yield kafka
-
-
 @pytest.fixture
-def deaf(own_kafka, tmp_path):
+def deaf(pausable_kafka, tmp_path):
     """A stage on that broker; it answers again afterwards."""
-    broker = Broker(own_kafka.bootstrap, embedded=False)
+    broker = Broker(pausable_kafka.bootstrap, embedded=False)
     yield Stage(broker, tmp_path, broker.topics())
-    own_kafka.resume()
+    pausable_kafka.resume()
 
 
 def test_a_worker_that_is_asked_to_end_saves_and_commits_what_it_has(real_stage):
     stage = real_stage
     ids = run_ids(2)
     closed, held = Evaluation(next(ids)), Evaluation(next(ids))
-    places = stage.send([*closed.events(), *held.body()])
+    # In either topic the last record is one of the run that is closed: once it is, all were read.
+    places = stage.send([*held.body(), *closed.events()])
     ends = {
         topic: 1 + max(one.offset for one in places if one.topic == topic) for topic in stage.topics.inputs
     }
@@ -70,11 +63,11 @@ def test_a_worker_that_is_asked_to_end_saves_and_commits_what_it_has(real_stage)
 
 
 @pytest.mark.parametrize(("expected", "number"), [(143, signal.SIGTERM), (130, signal.SIGINT)])
-def test_a_second_signal_ends_a_worker_whose_drain_hangs_at_once(deaf, own_kafka, expected, number):
+def test_a_second_signal_ends_a_worker_whose_drain_hangs_at_once(deaf, pausable_kafka, expected, number):
     with workers(config(deaf, drain_timeout_s=3600), deaf.folder / "output") as start:
         worker = start(deaf.folder / "state")
         worker.until_assigned()
-        own_kafka.pause()
+        pausable_kafka.pause()
 
         def ask():
             # Two that come at the same moment are one to the kernel: the second one is asked for until it is heard.
@@ -85,11 +78,11 @@ def test_a_second_signal_ends_a_worker_whose_drain_hangs_at_once(deaf, own_kafka
         assert expected == worker.exit_code()
 
 
-def test_a_drain_that_takes_too_long_is_cut_off(deaf, own_kafka):
+def test_a_drain_that_takes_too_long_is_cut_off(deaf, pausable_kafka):
     with workers(config(deaf, drain_timeout_s=1), deaf.folder / "output") as start:
         worker = start(deaf.folder / "state")
         worker.until_assigned()
-        own_kafka.pause()
+        pausable_kafka.pause()
         worker.signal(signal.SIGTERM)
         assert EXIT_DRAIN_TIMEOUT == worker.exit_code()
         assert worker.lines("drain_timeout")

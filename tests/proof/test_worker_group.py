@@ -6,6 +6,7 @@
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -17,6 +18,7 @@ STEPS = 30
 MUTANTS: dict[str, Any] = {"derandomize": True, "database": None, "phases": [Phase.explicit, Phase.generate]}
 
 
+@pytest.mark.long
 def test_whatever_happens_to_the_workers_the_files_are_those_of_one_undisturbed_worker():
     totals.clear()
     profile = settings(

@@ -44,12 +44,20 @@ def test_a_worker_cut_off_in_the_middle_and_started_on(stage, state):
     third = len(records) // 3
     [place, *_] = stage.send(records[: 2 * third])
     with assembly.worker(stage.settings(**SMALL)) as worker:
-        committed = []
-        commit = worker._source.commit
-        worker._source.commit = lambda offsets: (commit(offsets), committed.append(offsets))
-        tick_until(
-            worker, lambda: worker.counts.records >= third and any(committed), "a commit in the middle"
-        )
+        committed = [0]
+        poll, commit = worker._source.poll, worker._source.commit
+
+        def in_the_middle():
+            return worker.counts.records >= third and committed[-1] >= third
+
+        def noting(offsets):
+            commit(offsets)
+            committed.append(sum(one.offset for one in offsets.values()))
+
+        # Reading waits for the commit, however long a checkpoint takes.
+        worker._source.poll = lambda: [] if worker.counts.records >= third and not in_the_middle() else poll()
+        worker._source.commit = noting
+        tick_until(worker, in_the_middle, "a commit in the middle")
         # From here on the spool grows beyond the checkpoint.
         worker._saving.advance = lambda *_, **__: None
         tick_until(worker, lambda: worker.counts.records == 2 * third, "all that was sent")
