@@ -26,7 +26,7 @@ from consumer.intake.receipts import Receipts, ReceiptTable
 from consumer.kafka_client import Connection, connect, parse_servers, partition_counts, topic_ids
 from consumer.observations import Observe, unobserved
 from consumer.report import metrics
-from consumer.report.table import render
+from consumer.report.table import as_page, render
 from consumer.runs import checkpoint
 from consumer.runs.book import RunBook
 from consumer.runs.closeout import Tools
@@ -211,11 +211,13 @@ def check_topics(connection: Connection, settings: Settings) -> None:
         )
     if connection.embedded:
         return  # made by us, all alike, and without configuration
-    problems = {
-        topic.name: topic.problems
-        for topic in topics.arrange(connection, settings.topics, create=False)
-        if topic.problems
-    }
+    found = topics.arrange(
+        connection, settings.topics, silence_ms=round(settings.silence_s * 1000), create=False
+    )
+    for topic in found:
+        for remark in topic.remarks:
+            _log.warning("topic_risky", topic=topic.name, reason=remark)
+    problems = {topic.name: topic.problems for topic in found if topic.problems}
     for problem in problems.pop(settings.topics.dead_letters, ()):
         _log.warning("topic_unfit", topic=settings.topics.dead_letters, reason=problem)
     if problems:
@@ -239,4 +241,4 @@ def _render_table(results: dict[str, Any]) -> str:
     parts = [render(results, version_column=True)]
     if results.get("groups"):
         parts.append(render(results, column="groups", version_column=True))
-    return "\n".join(parts) + "\n"
+    return as_page("\n".join(parts) + "\n")

@@ -111,7 +111,7 @@ class Expiry:
         spoken = len(ends) == run.num_shards and all(end is not None for end in ends)
         if spoken and any(end is not None and end.status == "failed" for end in ends):
             return self._settings.grace_s
-        return max(self._settings.grace_s, self._settings.abandon_after_s)
+        return self._settings.silence_s
 
     def _show(self, partition: int, run: RunState) -> None:
         key = (partition, run.run_id)

@@ -26,10 +26,12 @@ from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 from kafka.net.compat import KafkaNetClient
+from kafka.record import default_records, legacy_records
 from msgspec import Struct
 
 from consumer.errors import BrokerAwayError, BrokerError, UsageError
 from consumer.kafka_security import check_admission, client_settings
+from consumer.kafka_unpacking import UNPACK
 from consumer.settings import Security
 from consumer.telemetry.logs import logger
 from consumer.vocabulary import TopicPartition
@@ -101,6 +103,7 @@ def connect(brokers: str, security: Security | None = None, *, timeout_s: float 
     servers = parse_servers(brokers)
     security = security or Security()
     _quieten()
+    _bound_unpacking()
     settings: dict[str, Any] = {
         "bootstrap_servers": [
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in servers
@@ -302,6 +305,15 @@ class _OnceAMinute(logging.Filter):
             return False
         self._said[sentence] = now
         return True
+
+
+def _bound_unpacking() -> None:
+    """Our decoders for the client's, wherever it has them: no batch unpacks to more than is taken."""
+    names = {"gzip_decode": 1, "snappy_decode": 2, "lz4_decode": 3, "zstd_decode": 4}
+    for module in (default_records, legacy_records):
+        for name, number in names.items():
+            if hasattr(module, name):
+                setattr(module, name, UNPACK[number])
 
 
 def _quieten() -> None:

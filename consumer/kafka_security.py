@@ -74,20 +74,25 @@ def check_admission(
         except OSError:
             continue
         answer = _ask({**settings, "bootstrap_servers": [address]}, timeout_s)
+        if answer is None:
+            continue
         if answer.succeeded():
             return
-        if answer.failed():
-            raise BrokerError(_refusal(address, security, answer.exception)) from answer.exception
+        raise BrokerError(_refusal(address, security, answer.exception)) from answer.exception
 
 
 def _ask(settings: dict[str, Any], timeout_s: float) -> Any:
-    """What becomes of one request on a connection that was made, encrypted and authenticated for it."""
+    """What becomes of one request on a connection that was made, encrypted and authenticated for it.
+
+    None if nothing did in time: a server that is slow, or still starting, does not refuse us.
+    """
     client = KafkaNetClient(**settings)
     try:
         [server] = client.cluster.bootstrap_brokers()
         answer = client.send(server.node_id, ApiVersionsRequest(version=0))
         client.poll(timeout_ms=round(timeout_s * 1000), future=answer)
-        return answer
+        # Before it is closed: that fails what is still waited for.
+        return answer if answer.is_done else None
     finally:
         client.close()
 

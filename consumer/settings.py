@@ -266,6 +266,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError('durable = "hub" needs hub.repo')
 
     @property
+    def silence_s(self) -> float:
+        """How long a run may be silent before it is given up."""
+        return max(self.abandon_after_s, self.grace_s)
+
+    @property
     def output_path(self) -> Path:
         """`output` as a path."""
         return Path(self.output)

@@ -62,7 +62,7 @@ class RejectedRow(Struct, frozen=True, gc=False):
     reason: RowReason
 
 
-class DecodedSamples(Struct, frozen=True):
+class DecodedSamples(Struct, frozen=True, gc=False):
     """A ``samples`` event whose rows have all been looked at.
 
     Attributes:
@@ -72,8 +72,8 @@ class DecodedSamples(Struct, frozen=True):
         shard: Below `num_shards`.
         num_shards: 1 to 65,536.
         attempt: From 0.
-        rows: The good ones in the batch's order. Their ``row`` keeps the whole record's value alive; take
-            ``bytes(sample.row)`` to hold on to it alone.
+        rows: The good ones in the batch's order. Their ``row`` keeps the whole record's value alive.
+        contents: The ``row`` of each of `rows`, as bytes of its own.
         indexes: The place of each of `rows` in the batch, ascending.
         rejected: The others, in the batch's order.
         repaired: Places in the batch of kept rows in which a non-number or half a pair was replaced.
@@ -87,6 +87,7 @@ class DecodedSamples(Struct, frozen=True):
     num_shards: int
     attempt: int
     rows: Sequence[Sample]
+    contents: Sequence[bytes]
     indexes: Sequence[int]
     rejected: Sequence[RejectedRow] = ()
     repaired: frozenset[int] = frozenset()

@@ -18,7 +18,7 @@ from consumer.errors import BrokerAwayError, DeadLetterLimit, DiskFullError
 from consumer.expiry import Expiry
 from consumer.filesystem import is_disk_full
 from consumer.intake.deadletters import DeadLetters
-from consumer.intake.decode import Rejection, decode
+from consumer.intake.decode import Rejection, decode, peek
 from consumer.intake.outbound import Outbound
 from consumer.intake.receipts import Receipts
 from consumer.intake.resume import decide
@@ -32,7 +32,8 @@ from consumer.observations import (
     Turned,
     unobserved,
 )
-from consumer.runs.book import Event, RunBook, role_of
+from consumer.runs.book import Event, Gathered, RunBook, role_of
+from consumer.runs.lifecycle import may_settle
 from consumer.runs.window import Window
 from consumer.saving import Saving
 from consumer.settings import Settings
@@ -146,9 +147,7 @@ class Worker:
         self._turn()
         records = self._source.poll()
         self._take_assignments()
-        for record in records:
-            if record.partition in self._owned:
-                self._step(record)
+        self._take(records)
         self._patiently(self._book.spool.flush)
         self._close()
         self._expiry.look(self._at_end, self._owned)
@@ -162,40 +161,86 @@ class Worker:
         self.turns += 1
         self.turned_at = self._clock()
 
+    def _take(self, records: Sequence[Record]) -> None:
+        """Take records to where they belong: rows of open runs by their lanes, the others one by one."""
+        if not records:
+            return
+        owned, lanes, partitions = self._owned, self._book.lanes, self._book.partitions
+        for record in records:
+            topic, partition, offset, _, key, value, _ = record
+            if partition not in owned:
+                continue
+            event = peek(value)
+            if event is not None:
+                lane = lanes.get(
+                    (
+                        partition,
+                        event.run_id,
+                        event.task,
+                        event.filter,
+                        event.shard,
+                        event.attempt,
+                        event.num_shards,
+                    )
+                )
+                if lane is not None and key == lane.key and topic == lane.topic:
+                    state = partitions[partition]
+                    if offset >= state.positions[topic]:
+                        state.positions[topic] = offset + 1
+                        state.buried_in_a_row = 0
+                        lane.records.append(record)
+                        lane.samples.append(event.samples)
+                    continue
+            self._step(record)
+        self.counts.records += len(records)
+        self._settle_up(self._book.gather())
+
+    def _settle_up(self, gathered: Gathered) -> None:
+        self.counts.rows += gathered.rows
+        for record in gathered.odd:
+            self._judge(record)
+
     def _step(self, record: Record) -> None:
         """Take one record to where it belongs: a run, a dead letter, or a count."""
-        self.counts.records += 1
-        state = self._book.partitions[record.partition]
-        if record.offset < state.positions[record.topic]:
+        positions = self._book.partitions[record.partition].positions
+        if record.offset < positions[record.topic]:
             return  # read before: whatever the client does, a record is applied once
-        roles = self._roles[record.topic]
+        self._judge(record)
+        positions[record.topic] = record.offset + 1
+        if self._book.spool.is_full:
+            self._patiently(self._book.spool.flush)
+
+    def _judge(self, record: Record) -> None:
+        topic, partition = record.topic, record.partition
+        state = self._book.partitions[partition]
+        roles = self._roles[topic]
         event = decode(record.value, record.key, roles[0] if len(roles) == 1 else "both")
         if isinstance(event, Rejection):
             self._bury(record, event.reason, event.detail)
+        elif (run := state.runs.get(event.run_id)) is not None:
+            self._apply(run, record, event, roles)
+        elif (receipt := self._receipts.find(partition, event.run_id)) is not None:
+            self._after_closing(record, receipt, event)
+        elif isinstance(event, RunExpired):
+            self._book.note_early(record, event, roles)
+            self.counts.replayed += 1
         else:
-            run = self._book.find(record.partition, event.run_id)
-            receipt = None if run is not None else self._receipts.find(record.partition, event.run_id)
-            if receipt is not None:
-                self._after_closing(record, receipt, event)
-            elif run is None and isinstance(event, RunExpired):
-                self._book.note_early(record, event, roles)
-                self.counts.replayed += 1
-            else:
-                run = run or self._open(record, event.run_id)
-                if self._book.take(run, record, event, roles) == "late":
-                    self._bury(record, "late")
-                else:
-                    self._patiently(lambda: self._book.settle(run, record))
-                    rejected = getattr(event, "rejected", ())
-                    if rejected:
-                        self._bury(record, "bad-rows", rejected[0].reason, rejected)
-                    else:
-                        state.buried_in_a_row = 0
-                    if isinstance(event, DecodedSamples):
-                        self._count(event)
-        state.positions[record.topic] = record.offset + 1
-        if self._book.spool.is_full:
-            self._patiently(self._book.spool.flush)
+            self._apply(self._open(record, event.run_id), record, event, roles)
+
+    def _apply(self, run: RunState, record: Record, event: Event, roles: Sequence[Role]) -> None:
+        """Take one event into its open run."""
+        self._settle_up(self._book.release(run, event))
+        if self._book.take(run, record, event, roles) == "late":
+            self._bury(record, "late")
+            return
+        if may_settle(run):
+            self._patiently(partial(self._book.settle, run, record))
+        if isinstance(event, DecodedSamples):
+            self._count(event)
+            if event.rejected:
+                self._bury(record, "bad-rows", event.rejected[0].reason, event.rejected)
+                return
+        self._book.partitions[record.partition].buried_in_a_row = 0
 
     def _open(self, record: Record, run_id: str) -> RunState:
         run = self._patiently(lambda: self._book.open(record, run_id))
@@ -204,9 +249,10 @@ class Worker:
 
     def _count(self, event: DecodedSamples) -> None:
         self.counts.rows += len(event.rows)
-        self.counts.repaired += len(event.repaired)
-        self.counts.scores_dropped += len(event.scores_dropped)
-        self.counts.rejected += len(event.rejected)
+        if event.repaired or event.scores_dropped or event.rejected:
+            self.counts.repaired += len(event.repaired)
+            self.counts.scores_dropped += len(event.scores_dropped)
+            self.counts.rejected += len(event.rejected)
 
     def _after_closing(self, record: Record, receipt: Receipt, event: Event) -> None:
         """A record of a run that is closed: up to its cut a replay, above it late."""

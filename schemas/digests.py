@@ -29,8 +29,8 @@ class _LmRow(Struct, gc=False):
     target_hash: str
 
 
-_decode_lmms = msgspec.json.Decoder(_LmmsRow).decode
-_decode_lm = msgspec.json.Decoder(_LmRow).decode
+_lmms_decoder = msgspec.json.Decoder(_LmmsRow)
+_lm_decoder = msgspec.json.Decoder(_LmRow)
 
 # A value of another type, bytes that are no JSON, bytes that are no UTF-8, a nesting bomb.
 _ODD_ROW = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -85,7 +85,7 @@ def _or(value: object, substitute: str) -> str:
 
 def _lmms_part(row: bytes) -> str:
     try:
-        return _decode_lmms(row).doc_hash
+        return _lmms_decoder.decode(row).doc_hash
     except _ODD_ROW:
         fields = _fields(row)
         return _or(fields.get("doc_hash"), doc_hash(fields.get("doc")))
@@ -93,7 +93,7 @@ def _lmms_part(row: bytes) -> str:
 
 def _lm_part(row: bytes) -> str:
     try:
-        hashes = _decode_lm(row)
+        hashes = _lm_decoder.decode(row)
     except _ODD_ROW:
         fields = _fields(row)
         return (
@@ -128,6 +128,25 @@ class TaskHash:
             part = f"sample_{self._rows}{part}"
         self._rows += 1
         self._hash.update(part.encode("utf-8", "surrogatepass"))
+
+    def update_lines(self, lines: bytes) -> None:
+        """Take in the next rows, each ended by a newline. Never raises."""
+        parts: list[str]
+        try:
+            if self._numbered:
+                parts = [row.doc_hash for row in _lmms_decoder.decode_lines(lines)]
+            else:
+                parts = [
+                    row.doc_hash + row.prompt_hash + row.target_hash
+                    for row in _lm_decoder.decode_lines(lines)
+                ]
+        except _ODD_ROW:
+            # One of them at least: each by itself.
+            parts = list(map(self._part, lines.split(b"\n")[:-1]))
+        if self._numbered:
+            parts = [f"sample_{number}{part}" for number, part in enumerate(parts, self._rows)]
+        self._rows += len(parts)
+        self._hash.update("".join(parts).encode("utf-8", "surrogatepass"))
 
     def hexdigest(self) -> str:
         """The hash of the rows so far, 64 hex digits; for no rows that of the empty string."""

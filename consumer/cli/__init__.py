@@ -4,11 +4,15 @@ Owns: option parsing, exit codes, what is printed where (results on stdout, prog
 """
 
 import importlib
+import os
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import click
 
+from consumer.cli.text import say
 from consumer.errors import EvalsinkError
 
 COMMANDS = {
@@ -63,12 +67,19 @@ def main(argv: list[str] | None = None) -> Any:
     dead letters in a row, 6 stopped while the disk was full, 7 the Hub; 70 and 75 are `consumer.liveness`,
     71 is `consumer.pushing`.
     """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, _end)
     try:
         return cli.main(args=argv, prog_name="evalsink")
     except EvalsinkError as error:
-        click.echo(f"evalsink: {error}", err=True)
+        say(f"evalsink: {error}")
         sys.exit(error.exit_code)
     except OSError as error:
         # A folder that cannot be made, a disk that is full at the start: the user's to mend, so no traceback.
-        click.echo(f"evalsink: {error}", err=True)
+        say(f"evalsink: {error}")
         sys.exit(EvalsinkError.exit_code)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End, as every other process would: the kernel spares the first one of a container."""
+    os._exit(128 + number)

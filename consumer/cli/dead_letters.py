@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from consumer.cli import options
+from consumer.cli.text import print_json, printable
 from consumer.errors import EvalsinkError, UsageError
 from consumer.intake.deadletterbox import DeadLetterBox, Letter
 from consumer.intake.outbound import Outbound
@@ -25,8 +25,8 @@ from consumer.settings import Settings, load
 _JSON_FIELDS = ("id", "topic", "partition", "offset", "reason", "run_id", "bytes")
 _RUN_ID_WIDTH = 60
 _PIPE_WIDTH = 1000
-# What may make a terminal do things; tabs and ends of lines do not.
-_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# What may make a terminal do things, go back on the line, or turn text around; tabs and ends of lines do not.
+_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]|\r(?!\n)")
 
 
 @click.group(name="dead-letters")
@@ -61,12 +61,12 @@ def list_letters(
         )
     if as_json:
         for letter in letters:
-            click.echo(msgspec.json.encode({name: getattr(letter, name) for name in _JSON_FIELDS}))
+            print_json({name: getattr(letter, name) for name in _JSON_FIELDS})
         return
     if letters:
         _print(letters)
     for name, number in Counter(letter.reason for letter in letters).most_common():
-        click.echo(f"{number:>8,} {_shown(name)}")
+        click.echo(f"{number:>8,} {printable(_shown(name))}")
     click.echo(f"{len(letters):>8,} in all, in {settings.topics.dead_letters}")
 
 
@@ -96,7 +96,7 @@ def show(letter_id: str, brokers: str | None, raw: bool, config: Path | None) ->
         sys.stdout.buffer.write(value)
         return
     for name, header in contents[0].headers.items():
-        click.echo(f"{name}: {_shown(header)}")
+        click.echo(f"{printable(name)}: {printable(_shown(header))}")
     click.echo(f"\n{_shown(value)}")
 
 
@@ -141,7 +141,8 @@ def redrive(
         if not letters:
             click.echo(f"no such dead letter in {settings.topics.dead_letters}: nothing to do", err=True)
             return
-        what = f"{_amount(letters)} to {', '.join(sorted({letter.topic for letter in letters}))}"
+        topics = sorted({printable(letter.topic) for letter in letters})
+        what = f"{_amount(letters)} to {', '.join(topics)}"
         if not yes and _somebody_there():
             click.confirm(f"Send {what}?", abort=True, err=True)
         done = _redrive(box, letters, connection)
@@ -159,7 +160,7 @@ def _redrive(box: DeadLetterBox, letters: list[Letter], connection: Connection) 
     try:
         with _progress(len(letters)) as advance:
             for letter in box.redrive(letters, outbound):
-                click.echo(letter.id)
+                click.echo(printable(letter.id))
                 done += 1
                 advance(1)
     finally:

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +12,7 @@ from rich.text import Text
 from consumer import settings
 from consumer.archive.outbox import Errand, Outbox, has_outbox
 from consumer.cli import options
-from consumer.cli.text import duration, printable
+from consumer.cli.text import duration, print_json, printable
 from consumer.errors import UsageError
 
 _PIPE_WIDTH = 10_000
@@ -55,7 +54,7 @@ def command(
     outbox.close()
     if as_json:
         for errand in errands:
-            click.echo(msgspec.json.encode(errand))
+            print_json(errand)
         return
     if errands:
         _print(errands)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from consumer.cli import options
+from consumer.cli.text import printable, say
 from consumer.errors import UsageError
 from consumer.kafka_client import connect
 from consumer.publish.arrangement import Arrangement
@@ -80,7 +81,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     settings = load(flags={"brokers": brokers}, config=config)
     found = find_outputs(path)
     for notice in found.notices:
-        click.echo(notice, err=True)
+        say(notice)
     if run_id is not None and len(found.outputs) > 1:
         raise UsageError(
             f"--run-id names one run, but {path} holds {len(found.outputs)}: name one results file"
@@ -109,18 +110,17 @@ def _prepare(
             for output in outputs
         ]
     for notice in itertools.chain.from_iterable(publication.notices() for publication in publications):
-        click.echo(notice, err=True)
+        say(notice)
     return publications
 
 
 def _send(sender: Sender, publication: Publication) -> None:
     rows = len(publication.table)
-    with _progress(f"sending {publication.run_id}", rows) as advance:
+    with _progress(f"sending {printable(publication.run_id)}", rows) as advance:
         sender.send(publication, advance)
-    click.echo(
+    say(
         f"sent {publication.run_id}: {rows} rows of {len(publication.table.documents)} task(s), "
-        f"{publication.shards} shard(s), from {publication.output.results}",
-        err=True,
+        f"{publication.shards} shard(s), from {publication.output.results}"
     )
 
 

@@ -22,7 +22,7 @@ from consumer.archive.lock import PusherLock
 from consumer.archive.outbox import OUTPUT_FACT, PLACE_FACT, Errand, Outbox, has_outbox
 from consumer.archive.parcels import Parcel, ParcelError, check_files, pack, place_of, repositories
 from consumer.cli import options
-from consumer.cli.text import duration, printable
+from consumer.cli.text import duration, printable, say
 from consumer.errors import HubError, StateError, UsageError
 from consumer.publish.outputs import Output, find_outputs
 from consumer.pushing import make_pusher, pack_published
@@ -146,7 +146,7 @@ def _folders(path: Path, hub: Hub, skipped: list[str]) -> list[_Load]:
     """The runs below `path`, by the folder that their paths start from; others are `skipped`, with reason."""
     found = find_outputs(path)
     for notice in found.notices:
-        click.echo(notice, err=True)
+        say(notice)
     by_root: dict[Path, dict[str, Parcel]] = {}
     for one in found.outputs:
         root = _root(one, path)
@@ -249,7 +249,7 @@ def _rehearse(loads: list[_Load], *, retry_parked: bool) -> None:
             try:
                 parcel = (load.packing or partial(pack_published, load.output))(errand)
             except ParcelError as error:
-                click.echo(f"{printable(errand.run_id)}: cannot be pushed: {error}", err=True)
+                say(f"{printable(errand.run_id)}: cannot be pushed: {error}")
                 continue
             targets = " and ".join(dict.fromkeys(repositories(parcel.folder, load.hub)))
             files = len(parcel.files) + len(parcel.samples)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from consumer import assembly, settings
 from consumer.cli import options
+from consumer.cli.text import printable
 from consumer.errors import EvalsinkError
 from consumer.filesystem import Disk
 from consumer.intake.replay import Advance, Replay, open_replay
@@ -64,7 +65,7 @@ def _report(rebuilt: Rebuilt, output: Path) -> None:
     for number in rebuilt.strays:
         click.echo(f"partition {number} holds records of the run too; they belong to none", err=True)
     for name, verdict in rebuilt.files.items():
-        click.echo(f"{_SAID[verdict]:<9}  {output / name}")
+        click.echo(f"{_SAID[verdict]:<9}  {printable(str(output / name))}")
     closed = rebuilt.closed
     click.echo(f"{closed.status}: {closed.rows:,} rows, results sha256 {closed.sha256}", err=True)
 

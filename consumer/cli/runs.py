@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from consumer import settings
 from consumer.cli import options
-from consumer.cli.text import duration, printable
+from consumer.cli.text import duration, print_json, printable, say
 from consumer.overview import Overview, RunOverview, survey
 
 _MISSING_SHOWN = 10
@@ -65,10 +64,10 @@ def command(
     chosen = settings.load(flags={"state": state, "output": output}, config=config)
     overview = survey(chosen.state_path, chosen.output_path, recent=recent, now_ms=round(time.time() * 1000))
     for notice in overview.notices:
-        click.echo(notice, err=True)
+        say(notice)
     if as_json:
         for run in overview.runs:
-            click.echo(msgspec.json.encode(run))
+            print_json(run)
     elif overview.runs:
         _print(overview)
     if not overview.runs:

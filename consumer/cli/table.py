@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from consumer.cli.text import print_verbatim, printable
 from consumer.errors import UsageError
 from consumer.report.paired import compare
 from consumer.report.table import Column, render
@@ -30,7 +31,8 @@ from consumer.report.table import Column, render
 def command(results: Path, column: Column, version_column: bool, baseline: Path | None) -> None:
     """Print a results JSON as lmms-eval's table.
 
-    Reads what lmms-eval, lm-eval and evalsink write. The text is byte for byte what lmms-eval prints for it.
+    Reads what lmms-eval, lm-eval and evalsink write. The text is byte for byte what lmms-eval prints for it;
+    only on a terminal are characters that would steer it spelt out.
 
     With --baseline the rows of both runs, in the samples files beside the results JSON, are paired by task,
     filter and doc_id. Baseline (the mean of its rows in the pairs), Diff and CI are on the scale of Value. A
@@ -38,15 +40,15 @@ def command(results: Path, column: Column, version_column: bool, baseline: Path 
     """
     document = _load(results)
     if baseline is None:
-        click.echo(render(document, column=column, version_column=version_column))
+        print_verbatim(render(document, column=column, version_column=version_column))
         return
     if column != "results":
         raise UsageError(f"--baseline compares the rows of tasks; --column {column} has none")
     comparison = compare(results, document, baseline, _load(baseline))
-    click.echo(render(document, version_column=version_column, tests=comparison.tests))
-    click.echo(f"Baseline: {baseline}; paired t test by doc_id, 95% confidence")
+    print_verbatim(render(document, version_column=version_column, tests=comparison.tests))
+    click.echo(f"Baseline: {printable(str(baseline))}; paired t test by doc_id, 95% confidence")
     for note in comparison.notes:
-        click.echo(f"- {note}")
+        click.echo(f"- {printable(note)}")
 
 
 def _load(path: Path) -> dict[str, Any]:

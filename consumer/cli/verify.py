@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from consumer.cli.text import printable, say
 from consumer.errors import UsageError
 from consumer.report.verify import Advance, PublishedRun, find_results, read_run, verify_run
 
@@ -30,11 +31,12 @@ def command(paths: tuple[Path, ...]) -> None:
     for path in find_results(paths):
         run = read_run(path)
         if run is None:
-            click.echo(f"{path}: not written by evalsink, skipped", err=True)
+            say(f"{path}: not written by evalsink, skipped")
             continue
         with _progress(run) as advance:
             verify_run(run, advance)
-        click.echo(f"{path}: {run.own.status}, {_amount(len(run.own.tasks), 'task', run.rows, run.size)}")
+        amount = _amount(len(run.own.tasks), "task", run.rows, run.size)
+        click.echo(f"{printable(str(path))}: {run.own.status}, {amount}")
         runs, rows, size = runs + 1, rows + run.rows, size + run.size
     if not runs:
         raise UsageError(f"no run of evalsink in {', '.join(map(str, paths))}: nothing was verified")
@@ -60,5 +62,5 @@ def _progress(run: PublishedRun) -> Iterator[Advance]:
     )
     # Standard output is not redirected: it may be a pipe, and nothing is printed while the bar is there.
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task(run.path.name, total=run.size)
+        task = progress.add_task(printable(run.path.name), total=run.size)
         yield lambda step: progress.advance(task, step)

@@ -1,5 +1,6 @@
 """``evalsink worker``."""
 
+import gc
 import importlib.metadata
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from consumer.monitoring import Monitor, no_outbox
 from consumer.telemetry import logs
 
 _log = logs.logger(__name__)
+
+_COLLECT_AFTER_OBJECTS = 20_000
 
 
 @click.command(short_help="Consume events into published runs.")
@@ -108,6 +111,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     ):
         watch = OutboxWatch(chosen.state_path, now=time.time) if chosen.hub.enabled else no_outbox
         monitor.attach(worker, watch)
+        _collect_garbage_less_often()
         _log.info(
             "worker_started",
             version=importlib.metadata.version("evalsink"),
@@ -126,3 +130,12 @@ def command(  # noqa: PLR0917 - click passes them by name
             "not published (determinism_violation or close_out_crashed in the log says why): "
             f"{', '.join(worker.violations)}"
         )
+
+
+def _collect_garbage_less_often() -> None:
+    """Python looks for circular garbage after every 700 objects that stay; a poll has thousands of them.
+
+    What was made up to here stays for good and need not be looked at again.
+    """
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER_OBJECTS)

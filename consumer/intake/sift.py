@@ -59,21 +59,23 @@ def sift(event: Samples, value: bytes) -> DecodedSamples:
     A few scans of the whole value clear all rows at once. A newline in JSON can only stand between tokens.
     """
     rows = event.samples
+    contents = [bytes(sample.row) for sample in rows]
     if (
-        is_utf8(value)
-        and b"\n" not in value
+        b"\n" not in value
         and b"\r" not in value
-        and all(bytes(sample.row)[0] == _BRACE for sample in rows)
+        and (value.isascii() or is_utf8(value))
+        and all(content[0] == _BRACE for content in contents)
     ):
         return DecodedSamples(
-            run_id=event.run_id,
-            task=event.task,
-            filter=event.filter,
-            shard=event.shard,
-            num_shards=event.num_shards,
-            attempt=event.attempt,
-            rows=rows,
-            indexes=range(len(rows)),
+            event.run_id,
+            event.task,
+            event.filter,
+            event.shard,
+            event.num_shards,
+            event.attempt,
+            rows,
+            contents,
+            range(len(rows)),
         )
     sieve = _Sieve()
     for index, sample in enumerate(rows):
@@ -158,6 +160,7 @@ class _Sieve:
             num_shards=event.num_shards,
             attempt=event.attempt,
             rows=self._rows,
+            contents=[bytes(sample.row) for sample in self._rows],
             indexes=self._indexes,
             rejected=self._rejected,
             repaired=frozenset(self._repaired),

@@ -14,6 +14,7 @@ without per cent.
 Source: lmms-eval 0.7 ``utils.make_table``; the Version column is that of lmms-eval 0.3 and of lm-eval.
 """
 
+import unicodedata
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +51,9 @@ _THROUGHPUT_UNITS = {
     "avg_latency": "seconds/request",
     "avg_speed": "tokens/s",
 }
+
+# Controls, formats (direction marks), halves of surrogate pairs, private use, ends of lines.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 Tests = Mapping[str, Mapping[str, "PairedTest"]]
@@ -198,3 +202,16 @@ def _throughput_rows(throughput: Mapping[str, Any]) -> list[list[str]]:
         cell = f"{value:.4f}" if isinstance(value, float) else str(value)
         rows.append([name, cell, _THROUGHPUT_UNITS.get(name, "varies")])
     return rows
+
+
+def as_page(text: str) -> str:
+    """`text`, tables of `render`, as a page of Markdown: names in it are text there, no HTML, image or link.
+
+    The library that draws the tables has put each cell on one line and escaped what would end it. Tables
+    whose names hold nothing of the kind stay byte for byte what they are.
+    """
+    shown = "".join(
+        char if char == "\n" or unicodedata.category(char) not in _HIDDEN else "\N{REPLACEMENT CHARACTER}"
+        for char in text
+    )
+    return shown.replace("<", "&lt;").replace("](", "]&#40;")

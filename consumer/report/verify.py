@@ -163,6 +163,7 @@ def verify_run(run: PublishedRun, advance: Advance = lambda _: None) -> None:
     _expect(path, "table beside it", True, (folder / run.files.table).is_file())
     for task, entry in own.tasks.items():
         if entry.file is not None:
+            _expect_file(path.with_name(entry.file))
             check_samples(
                 path.with_name(entry.file),
                 entry,
@@ -177,6 +178,7 @@ def _check_metrics(run: PublishedRun) -> None:
     """The file of figures is exactly what the results JSON gives."""
     path = run.path.with_name(run.files.metrics)
     folder = model_folder(run.model_name, run.files.harness)
+    _expect_file(path)
     expected = render(run.results, f"{folder}/{run.path.name}" if folder else run.path.name, run.sha256)
     try:
         found = path.read_bytes()
@@ -190,6 +192,12 @@ def _check_metrics(run: PublishedRun) -> None:
 
 def _shown(line: bytes | None) -> str:
     return "none" if line is None else repr(line.decode(errors="replace"))
+
+
+def _expect_file(path: Path) -> None:
+    """What is something else may have no end, or wait for somebody to write."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        _differ(path, "file", "one", "a pipe or a device: no file")
 
 
 def _samples_beside(folder: Path, stem: str) -> set[str]:

@@ -9,21 +9,27 @@ Refuses nothing that was decoded: what comes above a cut is `late`, a `run_expir
 """
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+from msgspec import Struct
 
 from consumer.runs import lifecycle
-from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack_entry
+from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack_entry, pack_rows
 from consumer.runs.known import KnownSamples
+from consumer.runs.lanes import LANES_MAX, Lane, LaneKey, append_rows
 from consumer.runs.lifecycle import TallyKey
-from consumer.runs.spool import Spool, SpooledRun, run_folder_name
+from consumer.runs.spool import Spool, SpooledRun, TaskFiles, run_folder_name
 from consumer.vocabulary import DecodedSamples, Record, Role
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
 from schemas.state import Cut, EarlyExpiry, PartitionState, RunState, Span, TaskState
 
 Event = DecodedSamples | RunStarted | Aggregate | RunEnded | RunExpired
+
+_ENTRY_BYTES: Final = ENTRY.itemsize
 
 Outcome = Literal["applied", "late", "surplus", "expired"]
 
@@ -33,13 +39,39 @@ def role_of(event: Event) -> Role:
     return "aggregates" if isinstance(event, Aggregate) else "samples"
 
 
+class _Place(Struct, frozen=True):
+    """Where the rows of one task and filter of a run go."""
+
+    number: int
+    task: TaskState
+    filter: int
+    files: TaskFiles
+
+
+class Gathered(Struct, frozen=True):
+    """What lanes held.
+
+    Attributes:
+        rows: How many were taken in.
+        odd: Records that have to be taken one by one, now.
+    """
+
+    rows: int = 0
+    odd: Sequence[Record] = ()
+
+
+NOTHING: Final = Gathered()
+
+
 class RunBook:
     """All local state, of partitions owned or not."""
 
     def __init__(self, spool: Spool, partitions: Mapping[int, PartitionState] | None = None) -> None:
         self.spool = spool
         self.partitions: dict[int, PartitionState] = dict(partitions or {})
-        self._numbers: dict[tuple[int, str], dict[str, int]] = {}
+        self._places: dict[str, dict[tuple[str, str], _Place]] = {}
+        self.lanes: dict[LaneKey, Lane] = {}
+        self._lanes_of: dict[str, list[LaneKey]] = {}
         self._known: dict[tuple[int, str, int], KnownSamples] = {}
 
     def find(self, partition: int, run_id: str) -> RunState | None:
@@ -112,7 +144,91 @@ class RunBook:
             below = self.partitions[record.partition].tainted_below.get(record.topic, 0)
             run.tainted = run.tainted or record.offset < below
         lifecycle.note_record(run, record)
+        if isinstance(event, DecodedSamples) and not event.rejected:
+            self._widen(run, record, event)
         return "applied"
+
+    def release(self, run: RunState, event: Event) -> Gathered:
+        """Take in what the run's lanes hold, and remove them, if `event` is more than further rows."""
+        if isinstance(event, DecodedSamples):
+            shard = run.shards.get(event.shard)
+            if shard is None or event.attempt <= shard.attempt:
+                return NOTHING
+        keys = self._lanes_of.pop(run.folder, None)
+        return self._gather([self.lanes.pop(key) for key in keys]) if keys else NOTHING
+
+    def gather(self) -> Gathered:
+        """Take in what all lanes hold. They stay, unless they have become too many."""
+        gathered = self._gather(self.lanes.values())
+        if len(self.lanes) > LANES_MAX:
+            self.lanes.clear()
+            self._lanes_of.clear()
+        return gathered
+
+    def _gather(self, lanes: Iterable[Lane]) -> Gathered:
+        rows, odd = 0, []
+        for lane in lanes:
+            records = lane.records
+            if not records:
+                continue
+            count = append_rows(lane, self.spool)
+            if count is None:
+                odd += records
+            else:
+                rows += count
+                self._account(lane, count)
+            lane.records, lane.samples = [], []
+        return Gathered(rows, odd)
+
+    def _account(self, lane: Lane, count: int) -> None:
+        run, records = lane.run, lane.records
+        lifecycle.apply_rows(
+            run,
+            shard=lane.shard,
+            attempt=lane.attempt,
+            num_shards=lane.num_shards,
+            task=lane.number,
+            count=count,
+        )
+        run.last[lane.topic] = max(run.last[lane.topic], records[-1].offset)
+        run.seen_ms = max(run.seen_ms, *(record.timestamp for record in records))
+
+    def _widen(self, run: RunState, record: Record, event: DecodedSamples) -> None:
+        """Open a lane for more rows like `event`'s, if rows can decide nothing now."""
+        shard = run.shards[event.shard]
+        place = self._places[run.folder][event.task, event.filter]
+        if (
+            run.samples_cut is not None
+            or run.ready == run.num_shards
+            or shard.short
+            or event.attempt != shard.attempt
+            or (record.partition, run.run_id, place.number) in self._known
+        ):
+            return
+        key = (
+            record.partition,
+            run.run_id,
+            event.task,
+            event.filter,
+            event.shard,
+            event.attempt,
+            event.num_shards,
+        )
+        if key in self.lanes:
+            return
+        self._lanes_of.setdefault(run.folder, []).append(key)
+        self.lanes[key] = Lane(
+            record.topic,
+            run.run_id.encode(),
+            run,
+            place.number,
+            place.task,
+            place.filter,
+            place.files,
+            event.shard,
+            event.attempt,
+            event.num_shards,
+        )
 
     def settle(self, run: RunState, record: Record) -> None:
         """Decide what `record`, just taken, decides.
@@ -141,7 +257,9 @@ class RunBook:
     def drop_run(self, partition: int, run: RunState) -> Path:
         """Forget a run. Returns its folder, to be removed once no checkpoint lists it."""
         self.spool.drop(partition, run)
-        self._numbers.pop((partition, run.run_id), None)
+        self._places.pop(run.folder, None)
+        for key in self._lanes_of.pop(run.folder, ()):
+            del self.lanes[key]
         for number in range(len(run.tasks)):
             self._known.pop((partition, run.run_id, number), None)
         del self.partitions[partition].runs[run.run_id]
@@ -163,7 +281,7 @@ class RunBook:
         for number in {key.task for key in short}:
             self._known[partition, run.run_id, number] = KnownSamples(
                 self.spool.task_files(partition, run, number).index,
-                run.tasks[number].index // ENTRY.itemsize,
+                run.tasks[number].index // _ENTRY_BYTES,
                 [key for key in short if key.task == number],
                 scratch=self.spool.folder(partition, run) / f"known-{uuid.uuid4().hex[:8]}",
             )
@@ -182,94 +300,81 @@ class RunBook:
     def _log(self, run: RunState, record: Record) -> Span:
         return self.spool.append_record(record.partition, run, record)
 
-    def _task_number(self, partition: int, run: RunState, name: str) -> int:
-        numbers = self._numbers.get((partition, run.run_id))
-        if numbers is None:
-            numbers = {task.name: number for number, task in enumerate(run.tasks)}
-            self._numbers[partition, run.run_id] = numbers
-        number = numbers.get(name)
-        if number is None:
-            number = numbers[name] = len(run.tasks)
-            run.tasks.append(TaskState(name))
-        return number
+    def _place(self, partition: int, run: RunState, name: str, filter_name: str) -> _Place:
+        """Where the rows of a task and filter go; found by one look-up for all but the first."""
+        places = self._places.get(run.folder)
+        if places is None:
+            places = self._places[run.folder] = {}
+        place = places.get((name, filter_name))
+        if place is None:
+            number = next((number for number, task in enumerate(run.tasks) if task.name == name), None)
+            if number is None:
+                number = len(run.tasks)
+                run.tasks.append(TaskState(name))
+            task = run.tasks[number]
+            if filter_name not in task.filters:
+                task.filters.append(filter_name)
+            place = places[name, filter_name] = _Place(
+                number, task, task.filters.index(filter_name), self.spool.task_files(partition, run, number)
+            )
+        return place
 
     def _append(self, run: RunState, record: Record, event: DecodedSamples) -> None:
-        number = self._task_number(record.partition, run, event.task)
-        task = run.tasks[number]
-        if event.filter not in task.filters:
-            task.filters.append(event.filter)
-        filter_number = task.filters.index(event.filter)
-        rows: list[bytes] = []
-        entries: list[bytes] = []
-        sides: list[bytes] = []
-        position, side_position = task.rows, task.side
-        for index, sample in zip(event.indexes, event.rows, strict=True):
-            row = bytes(sample.row)
-            doc_id = sample.doc_id
-            kind, high, low = identity(doc_id)
-            side = encode_side(doc_id if isinstance(doc_id, str) else None, sample.scores, sample.cluster)
-            flags = kind
-            if index in event.repaired:
-                flags |= Flag.REPAIRED
-            if index in event.scores_dropped:
-                flags |= Flag.SCORES_DROPPED
-            entries.append(
-                pack_entry(
-                    record.offset,
-                    index,
-                    filter_number,
-                    event.shard,
-                    event.attempt,
-                    flags,
-                    high,
-                    low,
-                    position,
-                    row,
-                    side_position,
-                    len(side),
-                )
-            )
-            rows.append(row)
-            position += len(row) + 1
-            if side:
-                sides.append(side)
-                side_position += len(side)
+        place = self._place(record.partition, run, event.task, event.filter)
+        task = place.task
+        packed = pack_rows(
+            event.rows,
+            event.contents,
+            offsets=repeat(record.offset),
+            places=event.indexes,
+            filter_number=place.filter,
+            shard=event.shard,
+            attempt=event.attempt,
+            marks=_marks(event),
+            position=task.rows,
+            side=task.side,
+        )
+        rows = b"\n".join([*event.contents, b""])
+        side_position = task.side + packed.side_bytes
         for rejected in event.rejected:
             kind, high, low = identity(rejected.identity)
             side = encode_side(rejected.identity if isinstance(rejected.identity, str) else None, {}, None)
-            entries.append(
+            packed.entries.append(
                 pack_entry(
-                    record.offset,
-                    rejected.index,
-                    filter_number,
-                    event.shard,
-                    event.attempt,
-                    kind | Flag.REJECTED,
-                    high,
-                    low,
-                    position,
-                    b"",
-                    side_position,
-                    len(side),
+                    record.offset, rejected.index, place.filter, event.shard, event.attempt,
+                    kind | Flag.REJECTED, high, low, task.rows + len(rows), b"", side_position, len(side),
                 )
-            )
+            )  # fmt: skip  # columns in the order of the format
             if side:
-                sides.append(side)
+                packed.sides.append(side)
                 side_position += len(side)
-        rows.append(b"")
         self.spool.append_rows(
-            self.spool.task_files(record.partition, run, number),
+            place.files,
             task,
-            rows=b"\n".join(rows),
-            entries=b"".join(entries),
-            side=b"".join(sides),
+            rows=(rows,),
+            entries=packed.entries,
+            sides=packed.sides,
+            ends=(task.rows + len(rows), task.index + len(packed.entries) * _ENTRY_BYTES, side_position),
         )
+        count = len(packed.entries)
+        new = self._count_new(record, run, place.number, event, place.filter) if self._known else None
         lifecycle.apply_rows(
             run,
             shard=event.shard,
             attempt=event.attempt,
             num_shards=event.num_shards,
-            task=number,
-            count=len(event.rows) + len(event.rejected),
-            new=self._count_new(record, run, number, event, filter_number),
+            task=place.number,
+            count=count,
+            new=new,
         )
+
+
+def _marks(event: DecodedSamples) -> dict[int, int]:
+    """Flags of the rows to which something was done, by their number among the good ones."""
+    if not event.repaired and not event.scores_dropped:
+        return {}
+    marks = {}
+    for number, index in enumerate(event.indexes):
+        repaired, dropped = index in event.repaired, index in event.scores_dropped
+        marks[number] = Flag.REPAIRED * repaired | Flag.SCORES_DROPPED * dropped
+    return marks

@@ -31,7 +31,9 @@ class StateLock:
     """The state folder's lock: one process at a time. Held until the process ends."""
 
     def __init__(self, state: Path) -> None:
-        state.mkdir(parents=True, exist_ok=True)
+        # Events lie here as they came, with whatever secrets are in them. Who makes the folder before us
+        # decides who else may look.
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(state / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

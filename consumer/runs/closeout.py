@@ -191,10 +191,8 @@ def _copy_task(
     attempts = [run.shards[shard].attempt if shard in run.shards else 0 for shard in range(run.num_shards)]
     scores = TaskScores()
 
-    def on_scores(rank: int, side: Side) -> None:
-        _, values, cluster = side
-        if values:
-            scores.add(filters[rank], values, cluster)
+    def on_scores(rank: int, sides: Sequence[Side]) -> None:
+        scores.add_many(filters[rank], [(values, cluster) for _, values, cluster in sides if values])
 
     copied = Copied()
 

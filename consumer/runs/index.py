@@ -20,17 +20,20 @@ import contextlib
 import hashlib
 import struct
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntFlag
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from consumer.errors import SpoolError
 from consumer.runs.lifecycle import TallyKey
+from schemas.events import Sample
 
 
 class Flag(IntFlag):
@@ -67,8 +70,10 @@ Entries = npt.NDArray[np.void]
 Side = tuple[str | None, dict[str, float | list[float]] | None, int | float | str | None]
 
 _U64 = 2**64
+_U64_MAX = _U64 - 1
 _side_encoder = msgspec.msgpack.Encoder()
 _side_decoder = msgspec.msgpack.Decoder(tuple[str | None, dict[str, Any] | None, Any])
+_sides_decoder = msgspec.msgpack.Decoder(list[tuple[str | None, dict[str, Any] | None, Any]])
 
 IDENTITY_KIND = Flag.TEXT | Flag.DIGEST
 
@@ -104,12 +109,80 @@ def pack_entry(  # noqa: PLR0917 - the columns of the entry, on the hot path
 
 
 def encode_side(
-    text: str | None, scores: dict[str, float | list[float]], cluster: float | str | None
+    text: str | None, scores: Mapping[str, float | list[float]], cluster: float | str | None
 ) -> bytes:
     """Side entry; empty when there is nothing to say."""
     if text is None and not scores and cluster is None:
         return b""
     return _side_encoder.encode((text, scores or None, cluster))
+
+
+class Packed(Struct, frozen=True):
+    """Rows as the spool takes them: entries and side entries, and the side entries' bytes in all."""
+
+    entries: list[bytes]
+    sides: list[bytes]
+    side_bytes: int
+
+
+def pack_rows(
+    samples: Sequence[Sample],
+    rows: Sequence[bytes],
+    *,
+    offsets: Iterable[int],
+    places: Iterable[int],
+    filter_number: int,
+    shard: int,
+    attempt: int,
+    marks: Mapping[int, int],
+    position: int,
+    side: int,
+) -> Packed:
+    """Entries of many rows at a time: calls that see all of them cost a fifth of going row by row.
+
+    Args:
+        samples: What the rows are.
+        rows: Their bytes.
+        offsets: The log offset of each.
+        places: The place of each in its batch.
+        filter_number: In `TaskState.filters`, of all.
+        shard: Of all.
+        attempt: Of all.
+        marks: Flags, by the number in `rows` of those that have any.
+        position: Where in the JSONL the first one goes.
+        side: Where in the side file the first side entry goes.
+    """
+    doc_ids: list[Any] = [sample.doc_id for sample in samples]
+    if set(map(type, doc_ids)) <= {int}:
+        kinds, highs, lows = [0] * len(rows), repeat(0), [doc_id & _U64_MAX for doc_id in doc_ids]
+        sides = [encode_side(None, sample.scores, sample.cluster) for sample in samples]
+    else:
+        kinds, highs, lows = map(list, zip(*map(identity, doc_ids), strict=True))  # type: ignore[assignment]  # iterables both
+        texts = [doc_id if isinstance(doc_id, str) else None for doc_id in doc_ids]
+        sides = [
+            encode_side(text, sample.scores, sample.cluster)
+            for text, sample in zip(texts, samples, strict=True)
+        ]
+    for number, flags in marks.items():
+        kinds[number] |= flags
+    lengths, side_lengths = list(map(len, rows)), list(map(len, sides))
+    entries = map(
+        _PACK.pack,
+        offsets,
+        places,
+        repeat(filter_number),
+        repeat(shard),
+        repeat(attempt),
+        kinds,
+        highs,
+        lows,
+        accumulate([length + 1 for length in lengths], initial=position),
+        lengths,
+        map(zlib.crc32, rows),
+        accumulate(side_lengths, initial=side),
+        side_lengths,
+    )
+    return Packed(list(entries), [one for one in sides if one], sum(side_lengths))
 
 
 def decode_side(content: bytes) -> Side:
@@ -120,6 +193,19 @@ def decode_side(content: bytes) -> Side:
     """
     try:
         return _side_decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SpoolError(f"the spool's side file does not hold what its index names: {error}") from error
+
+
+def decode_sides(contents: Sequence[bytes]) -> list[Side]:
+    """Many side entries by one call: msgpack's array of them is their bytes behind a header.
+
+    Raises:
+        SpoolError: one of `contents` is none.
+    """
+    header = b"\xdd" + len(contents).to_bytes(4, "big")
+    try:
+        return _sides_decoder.decode(header + b"".join(contents))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SpoolError(f"the spool's side file does not hold what its index names: {error}") from error
 

@@ -52,9 +52,11 @@ def is_settled(run: RunState) -> bool:
 
 def note_record(run: RunState, record: Record) -> None:
     """Account for one accepted record's place and time. `run_expired` events are no records of the run."""
-    run.first.setdefault(record.topic, record.offset)
-    run.last[record.topic] = record.offset
-    run.seen_ms = max(run.seen_ms, record.timestamp)
+    topic, offset, timestamp = record.topic, record.offset, record.timestamp
+    if topic not in run.first:
+        run.first[topic] = offset
+    run.last[topic] = offset
+    run.seen_ms = max(run.seen_ms, timestamp)
 
 
 def apply_started(run: RunState, event: RunStarted, record: Record, span: Span) -> None:
@@ -93,8 +95,7 @@ def apply_rows(
     tally.received += count
     if new is not None:
         tally.distinct, tally.checked = tally.distinct + new, tally.received
-    name = run.tasks[task].name
-    if name in state.short:
+    if state.short and (name := run.tasks[task].name) in state.short:
         assert state.end is not None
         if _may_reach(tally, state.end.samples[name]):
             state.short.discard(name)
@@ -150,6 +151,11 @@ def expire_early(run: RunState, early: EarlyExpiry) -> None:
     else:
         run.aggregates_expired = early.cut
     run.first[early.topic] = early.cut.offset
+
+
+def may_settle(run: RunState) -> bool:
+    """A cut may be decided by what was just applied: `settle` has something to look at."""
+    return run.ready == run.num_shards or run.samples_cut is not None
 
 
 def settle(run: RunState, record: Record, count_distinct: CountDistinct) -> None:

@@ -81,6 +81,8 @@ def remove_provisional(output: Path, run_id: str) -> None:
     """Remove what a run has below ``partial/``, its results JSON first; nothing there is fine."""
     mark = f"-{hash8(run_id)}"
     folder = output / PARTIAL_FOLDER
+    if folder.is_symlink():
+        return  # others may write to the output folder; what lies behind their links is not ours to remove
     found = [path for path in folder.rglob(f"*{mark}*") if path.is_file()] if folder.is_dir() else []
     for path in sorted(found, key=lambda path: path.suffix != ".json"):
         path.unlink(missing_ok=True)
@@ -91,8 +93,10 @@ def remove_provisional(output: Path, run_id: str) -> None:
 
 def sweep_staging(output: Path, worker: str, *, disk: Disk, now_s: float) -> None:
     """Remove what this worker staged, and what others left there long ago. No close-out may be running."""
-    disk.remove_tree(staging_folder(output, worker))
     base = output / STAGING_FOLDER
+    if base.is_symlink():
+        base.unlink()  # not ours: what lies behind it must not be swept
+    disk.remove_tree(staging_folder(output, worker))
     for folder in base.iterdir() if base.is_dir() else ():
         with contextlib.suppress(OSError):  # its owner may be removing it too
             if now_s - folder.stat().st_mtime > _ABANDONED_S:

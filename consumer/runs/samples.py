@@ -6,24 +6,29 @@ crc and has passed through the file's sha256. Refuses a spool that does not hold
 """
 
 import hashlib
+import operator
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
 from consumer.errors import SpoolError
-from consumer.runs.index import Entries, Flag, Side, check_within, decode_side
+from consumer.runs.index import Entries, Flag, Side, check_within, decode_sides
 from consumer.runs.ordering import canonical_blocks
 from consumer.runs.spool import TaskFiles
 from schemas.digests import TaskHash
 from schemas.events import Harness
 
 COPY_BYTES = 4 * 1024 * 1024
+HELD_BYTES = 32 * 1024 * 1024
+"""A spool file up to this size is read as a whole: most tasks' rows, and the scores of a million rows."""
 GAPS_MAX = 10_000
 """Ranges of missing documents that are listed; beyond it only their number is told."""
 
@@ -84,7 +89,7 @@ def copy_samples(
     attempts: Sequence[int],
     harness: Harness,
     scratch: Path,
-    on_scores: Callable[[int, Side], None],
+    on_scores: Callable[[int, Sequence[Side]], None],
 ) -> Copied:
     """Write the canonical samples file of one task.
 
@@ -96,7 +101,8 @@ def copy_samples(
         attempts: Highest attempt per shard number.
         harness: Whose task hash to compute.
         scratch: Folder for sorted chunks.
-        on_scores: Called with (rank, side entry) of each winner that has one, in canonical order.
+        on_scores: Called with a rank and the side entries of its next winners, of those that have one, in
+            canonical order.
 
     Raises:
         SpoolError: the spool is not what its index says.
@@ -104,17 +110,14 @@ def copy_samples(
     copied = Copied(filters={}, gaps={}, highest={})
     digest, task_hash = hashlib.sha256(), TaskHash(harness)
     highest_attempts = np.asarray(attempts, dtype=np.int64)
-    rows = os.open(files.rows, os.O_RDONLY) if files.rows.exists() else -1
-    side = os.open(files.side, os.O_RDONLY) if files.side.exists() else -1
-    rows_size, side_size = (os.fstat(one).st_size if one >= 0 else 0 for one in (rows, side))
     carried: Entries | None = None
     rejected_now_open = False
-    try:
+    with _Source(files.rows) as rows, _Source(files.side) as side:
         for block in canonical_blocks(files.index, files.side, ranks, total=total, scratch=scratch):
             if block["shard"].max(initial=0) >= highest_attempts.size:
                 raise SpoolError("the index names a shard that the run does not have")
-            check_within(block, "position", "length", rows_size)
-            check_within(block, "side", "side_len", side_size)
+            check_within(block, "position", "length", rows.size)
+            check_within(block, "side", "side_len", side.size)
             groups, carried, continues = _group(block, carried)
             _count_losers(copied, groups, rows)
             rejected_now_open = _count_rejected(
@@ -124,27 +127,42 @@ def copy_samples(
             if not winners.size:
                 continue
             rank = int(winners["rank"][0])
-            copied.filters[rank] = copied.filters.get(rank, 0) + winners.size
-            copied.repaired += int(np.count_nonzero(winners["flags"] & int(Flag.REPAIRED)))
-            copied.scores_dropped += int(np.count_nonzero(winners["flags"] & int(Flag.SCORES_DROPPED)))
-            _find_gaps(copied, rank, winners)
-            for content, lengths in _contents(rows, winners):
+            _count_winners(copied, rank, winners)
+            for content in _contents(rows, winners):
                 target.write(content)
                 digest.update(content)
-                start = 0
-                for length in lengths:
-                    task_hash.update(content[start : start + length])
-                    start += length + 1
-            for entry in winners[winners["side_len"] > 0]:
-                on_scores(rank, decode_side(os.pread(side, int(entry["side_len"]), int(entry["side"]))))
-            copied.rows += winners.size
-            copied.size += int(winners["length"].sum()) + winners.size
-    finally:
-        for descriptor in (rows, side):
-            if descriptor >= 0:
-                os.close(descriptor)
+                task_hash.update_lines(content)
+            if sides := _sides(side, winners):
+                on_scores(rank, sides)
     copied.sha256, copied.task_hash = digest.hexdigest(), task_hash.hexdigest()
     return copied
+
+
+class _Source:
+    """One of a task's spool files, or none, read at given places; a small one is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY) if path.exists() else -1
+        self.size = os.fstat(self._descriptor).st_size if self._descriptor >= 0 else 0
+        self._content: bytes | None = None
+
+    def read(self, positions: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+        """The pieces at `positions`; what lies beyond the file's end is missing in them."""
+        if self.size > HELD_BYTES:
+            return list(map(os.pread, repeat(self._descriptor), lengths, positions))
+        if self._content is None:
+            self._content = os.pread(self._descriptor, self.size, 0) if self.size else b""
+        content = self._content
+        return [content[at : at + length] for at, length in zip(positions, lengths, strict=True)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 def _group(block: Entries, carried: Entries | None) -> tuple[_Groups, Entries, bool]:
@@ -174,18 +192,26 @@ def _group(block: Entries, carried: Entries | None) -> tuple[_Groups, Entries, b
     return _Groups(block, new & is_good, winner, is_good, has_good), first[-1:].copy(), continues
 
 
-def _count_losers(copied: Copied, groups: _Groups, rows: int) -> None:
+def _count_losers(copied: Copied, groups: _Groups, rows: _Source) -> None:
     is_loser = groups.is_good & ~groups.is_winner
     losers, winners = groups.entries[is_loser], groups.winner[is_loser]
     superseded = (losers["shard"] == winners["shard"]) & (losers["attempt"] < winners["attempt"])
     alike = ~superseded & (losers["length"] == winners["length"]) & (losers["crc"] == winners["crc"])
-    equal = sum(
-        one == other
-        for one, other in zip(_lines(rows, losers[alike]), _lines(rows, winners[alike]), strict=True)
-    )
+    equal = 0
+    for some, others in zip(_pieces(losers[alike]), _pieces(winners[alike]), strict=True):
+        equal += sum(map(operator.eq, _lines(rows, some), _lines(rows, others)))
     copied.superseded += int(np.count_nonzero(superseded))
     copied.duplicates += equal
     copied.conflicts += losers.size - int(np.count_nonzero(superseded)) - equal
+
+
+def _count_winners(copied: Copied, rank: int, winners: Entries) -> None:
+    copied.rows += winners.size
+    copied.size += int(winners["length"].sum()) + winners.size
+    copied.filters[rank] = copied.filters.get(rank, 0) + winners.size
+    copied.repaired += int(np.count_nonzero(winners["flags"] & int(Flag.REPAIRED)))
+    copied.scores_dropped += int(np.count_nonzero(winners["flags"] & int(Flag.SCORES_DROPPED)))
+    _find_gaps(copied, rank, winners)
 
 
 def _count_rejected(
@@ -239,27 +265,33 @@ def _find_gaps(copied: Copied, rank: int, winners: Entries) -> None:
     copied.highest[rank] = int(ids[-1])
 
 
-def _lines(rows: int, entries: Entries) -> Iterator[bytes]:
+def _pieces(entries: Entries) -> Iterator[Entries]:
+    """`entries` in pieces of rows of about `COPY_BYTES`, a larger row in one of its own."""
+    ends = np.cumsum(entries["length"], dtype=np.int64)
+    edges = np.flatnonzero(np.diff(ends // COPY_BYTES)) + 1
+    yield from np.split(entries, edges)
+
+
+def _lines(rows: _Source, entries: Entries) -> list[bytes]:
     """The rows of `entries` with their newlines, as they were received."""
-    columns = (entries[name].tolist() for name in ("position", "length", "crc"))
-    for position, length, crc in zip(*columns, strict=True):
-        line = os.pread(rows, length + 1, position)
-        if len(line) != length + 1 or line[-1:] != b"\n" or zlib.crc32(memoryview(line)[:length]) != crc:
+    positions, lengths, checksums = (entries[name].tolist() for name in ("position", "length", "crc"))
+    found = rows.read(positions, [length + 1 for length in lengths])
+    # A checksum goes on from where it stands: so it covers the newline too.
+    wanted = map(zlib.crc32, repeat(b"\n"), checksums)
+    for position, length, one, checksum in zip(positions, lengths, found, wanted, strict=False):
+        if len(one) != length + 1 or zlib.crc32(one) != checksum:
             raise SpoolError(f"the spool does not hold the row that its index names at byte {position}")
-        yield line
+    return found
 
 
-def _contents(rows: int, winners: Entries) -> Iterator[tuple[bytes, list[int]]]:
-    """The winners' lines in order, in pieces of about `COPY_BYTES`, with the lengths of their rows."""
-    parts: list[bytes] = []
-    sizes: list[int] = []
-    held = 0
-    for line in _lines(rows, winners):
-        parts.append(line)
-        sizes.append(len(line) - 1)
-        held += len(line)
-        if held >= COPY_BYTES:
-            yield b"".join(parts), sizes
-            parts, sizes, held = [], [], 0
-    if parts:
-        yield b"".join(parts), sizes
+def _contents(rows: _Source, winners: Entries) -> Iterator[bytes]:
+    """The winners' lines in order, in pieces of about `COPY_BYTES`."""
+    for piece in _pieces(winners):
+        if piece.size:
+            yield b"".join(_lines(rows, piece))
+
+
+def _sides(side: _Source, winners: Entries) -> list[Side]:
+    """The side entries of the winners that have one."""
+    entries = winners[winners["side_len"] > 0]
+    return decode_sides(side.read(entries["side"].tolist(), entries["side_len"].tolist()))

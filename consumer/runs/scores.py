@@ -17,8 +17,10 @@ arXiv:2411.00640, equation 4.
 
 import hashlib
 import math
+import operator
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from schemas.events import Cluster, Score
@@ -69,6 +71,16 @@ class _Moments:
         if len(self._chunk) == _CHUNK:
             self._count, self._total, self._squares = self.result()
             del self._chunk[:]
+
+    def add_many(self, values: Sequence[float]) -> None:
+        start = 0
+        while start < len(values):
+            part = values[start : start + _CHUNK - len(self._chunk)]
+            self._chunk.extend(part)
+            start += len(part)
+            if len(self._chunk) == _CHUNK:
+                self._count, self._total, self._squares = self.result()
+                del self._chunk[:]
 
     def result(self) -> tuple[int, float, float]:
         """Count, sum, and sum of squared deviations from the mean."""
@@ -155,6 +167,22 @@ class _Series:
         self._sums[number] += score - self._origin
         return new
 
+    def add_numbers(self, scores: Sequence[float], *, clustered: bool) -> int:
+        """`add` and, if `clustered`, `add_to_cluster` number 0, for each of `scores`.
+
+        Returns by how many cells it grew.
+        """
+        self.moments.add_many(scores)
+        if not clustered:
+            return 0
+        new = self.add_to_cluster(0, scores[0])
+        assert self._origin is not None
+        origin = self._origin
+        # One after the other, from where the sum stands: `sum` rounds otherwise since Python 3.12.
+        self._sums[0] = reduce(operator.add, [score - origin for score in scores[1:]], self._sums[0])
+        self._sizes[0] += len(scores) - 1
+        return new
+
     def forget_clusters(self) -> None:
         self._sizes, self._sums = array("q"), array("d")
 
@@ -190,18 +218,52 @@ class TaskScores:
     def add(self, filter_name: str, scores: Mapping[str, Score], cluster: Cluster = None) -> None:
         """Take in one sample: metric to score, or to the scores of its repeats."""
         for metric, score in scores.items():
-            series = self._series.get((filter_name, metric))
+            series = self._series.get((filter_name, metric)) or self._new_series(filter_name, metric)
             if series is None:
-                if len(self._series) == MAX_SERIES:
-                    continue
-                series = self._series[filter_name, metric] = _Series()
+                continue
             value = series.add(score)
             if value is not None and self._numbers is not None:
                 self._cells += series.add_to_cluster(self._number(self._numbers, cluster), value)
         if self._cells > MAX_CLUSTER_CELLS:
-            self._numbers, self._cells = None, 0
-            for series in self._series.values():
-                series.forget_clusters()
+            self._forget_clusters()
+
+    def add_many(self, filter_name: str, samples: Sequence[tuple[Mapping[str, Score], Cluster]]) -> None:
+        """Take in samples in order, to the same end as one by one, at a fraction of the cost.
+
+        Where all are single numbers without a cluster, that is; others are taken one by one.
+        """
+        numbers: dict[str, list[float]] = {}
+        for scores, cluster in samples:
+            if cluster is not None:
+                break
+            for metric, score in scores.items():
+                if type(score) is list:
+                    break
+                numbers.setdefault(metric, []).append(score)  # type: ignore[arg-type]  # no list
+            else:
+                continue
+            break
+        else:
+            for metric, values in numbers.items():
+                series = self._series.get((filter_name, metric)) or self._new_series(filter_name, metric)
+                if series is not None:
+                    self._cells += series.add_numbers(values, clustered=self._numbers is not None)
+            if self._cells > MAX_CLUSTER_CELLS:
+                self._forget_clusters()
+            return
+        for scores, cluster in samples:
+            self.add(filter_name, scores, cluster)
+
+    def _new_series(self, filter_name: str, metric: str) -> _Series | None:
+        if len(self._series) == MAX_SERIES:
+            return None
+        series = self._series[filter_name, metric] = _Series()
+        return series
+
+    def _forget_clusters(self) -> None:
+        self._numbers, self._cells = None, 0
+        for series in self._series.values():
+            series.forget_clusters()
 
     def result(self) -> Statistics:
         """The statistics so far, filters and metrics in the order of their first sample."""

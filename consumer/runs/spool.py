@@ -67,6 +67,16 @@ def spool_files(folder: Path, run: RunState) -> Iterator[tuple[Path, int]]:
         )
 
 
+class _Held(Struct):
+    """Bytes held back for one task's files, and where in them they go."""
+
+    files: TaskFiles
+    places: tuple[int, int, int]
+    rows: list[bytes]
+    entries: list[bytes]
+    sides: list[bytes]
+
+
 class Spool:
     """Appends to and reads from the files of open runs. One thread."""
 
@@ -74,8 +84,9 @@ class Spool:
         self.root = root
         self._open_files_max = open_files_max
         self._open: OrderedDict[Path, int] = OrderedDict()
-        self._buffers: dict[Path, tuple[int, list[bytes]]] = {}
-        self._buffered = 0
+        self._held: dict[int, _Held] = {}
+        self._held_records: dict[Path, tuple[int, list[bytes]]] = {}
+        self._held_bytes = 0
         self._tasks: dict[tuple[str, int], TaskFiles] = {}
 
     def folder(self, partition: int, run: RunState) -> Path:
@@ -99,24 +110,46 @@ class Spool:
         return self.folder(partition, run) / LOG_FILE
 
     def append_rows(
-        self, files: TaskFiles, task: TaskState, *, rows: bytes, entries: bytes, side: bytes
+        self,
+        files: TaskFiles,
+        task: TaskState,
+        *,
+        rows: Sequence[bytes],
+        entries: Sequence[bytes],
+        sides: Sequence[bytes],
+        ends: tuple[int, int, int],
     ) -> None:
-        """Append a batch to a task's three files."""
-        if rows:
-            self._append(files.rows, task.rows, rows)
-            task.rows += len(rows)
-        if side:
-            self._append(files.side, task.side, side)
-            task.side += len(side)
-        self._append(files.index, task.index, entries)
-        task.index += len(entries)
+        """Append a batch to a task's three files.
+
+        Args:
+            files: The task's files.
+            task: Its state, whose lengths move on.
+            rows: Pieces for its rows, newlines included.
+            entries: Pieces for its index.
+            sides: Pieces for its side file.
+            ends: How long rows, index and side file are with them.
+        """
+        # By the object's own number, which it keeps while it is held: hashing three paths costs more than the
+        # rest.
+        held = self._held.get(id(files))
+        if held is None:
+            held = _Held(files, (task.rows, task.index, task.side), [], [], [])
+            self._held[id(files)] = held
+        held.rows += rows
+        held.entries += entries
+        if sides:
+            held.sides += sides
+        self._held_bytes += sum(ends) - task.rows - task.index - task.side
+        task.rows, task.index, task.side = ends
 
     def append_record(self, partition: int, run: RunState, record: Record) -> Span:
         """Append a raw record to the run's log."""
         content = _record_encoder.encode(record)
         span = Span(run.log + 4, len(content))
-        self._append(self.log_path(partition, run), run.log, len(content).to_bytes(4, "little") + content)
-        run.log += 4 + len(content)
+        framed = len(content).to_bytes(4, "little") + content
+        self._held_records.setdefault(self.log_path(partition, run), (run.log, []))[1].append(framed)
+        self._held_bytes += len(framed)
+        run.log += len(framed)
         return span
 
     def read_record(self, partition: int, run: RunState, span: Span) -> Record:
@@ -142,7 +175,7 @@ class Spool:
     @property
     def is_full(self) -> bool:
         """So much is held back that it should be flushed."""
-        return self._buffered > BUFFER_BYTES_MAX
+        return self._held_bytes > BUFFER_BYTES_MAX
 
     def flush(self) -> None:
         """Hand everything to the operating system.
@@ -150,15 +183,16 @@ class Spool:
         Raises:
             OSError: what could not be written is kept; calling again writes it to the same place.
         """
-        for path in list(self._buffers):
-            position, chunks = self._buffers[path]
-            content = memoryview(b"".join(chunks))
-            descriptor = self._descriptor(path)
-            while content:
-                written = os.pwrite(descriptor, content, position)
-                content, position = content[written:], position + written
-            del self._buffers[path]
-        self._buffered = 0
+        for number, held in list(self._held.items()):
+            files, (rows, entries, side) = held.files, held.places
+            self._write(files.rows, rows, held.rows)
+            self._write(files.side, side, held.sides)
+            self._write(files.index, entries, held.entries)
+            del self._held[number]
+        for path, (position, records) in list(self._held_records.items()):
+            self._write(path, position, records)
+            del self._held_records[path]
+        self._held_bytes = 0
 
     def drop(self, partition: int, run: RunState) -> None:
         """Close the run's files and forget what was not written. The folder stays."""
@@ -170,13 +204,14 @@ class Spool:
             os.close(descriptor)
         self._open.clear()
 
-    def _append(self, path: Path, position: int, content: bytes) -> None:
-        entry = self._buffers.get(path)
-        if entry is None:
-            self._buffers[path] = (position, [content])
-        else:
-            entry[1].append(content)
-        self._buffered += len(content)
+    def _write(self, path: Path, position: int, chunks: Sequence[bytes]) -> None:
+        if not chunks:
+            return
+        content = memoryview(b"".join(chunks))
+        descriptor = self._descriptor(path)
+        while content:
+            written = os.pwrite(descriptor, content, position)
+            content, position = content[written:], position + written
 
     def _descriptor(self, path: Path) -> int:
         descriptor = self._open.pop(path, None)
@@ -190,8 +225,9 @@ class Spool:
     def _forget(self, folder: Path) -> None:
         for path in [path for path in self._open if path.parent == folder]:
             os.close(self._open.pop(path))
-        for path in [path for path in self._buffers if path.parent == folder]:
-            del self._buffers[path]
+        for number in [number for number, held in self._held.items() if held.files.rows.parent == folder]:
+            del self._held[number]
+        self._held_records.pop(folder / LOG_FILE, None)
         prefix = f"{folder.parent.name}/{folder.name}"
         for key in [key for key in self._tasks if key[0] == prefix]:
             del self._tasks[key]

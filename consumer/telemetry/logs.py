@@ -1,9 +1,11 @@
 """Log lines: one JSON object per event of interest, with an ``action``; a short human form on a terminal.
 
 Levels mean what the operator does: info nothing, warning look at it today, error look at it now. No secret
-ever enters: callers pass names and numbers, never settings as a whole.
+ever enters: callers pass names and numbers, never settings as a whole. Names are what producers sent: in
+either form a line is one line, of characters that a terminal only shows.
 """
 
+import json
 import logging
 import sys
 import time
@@ -40,6 +42,30 @@ def logger(name: str) -> Logger:
     return Logger(name)
 
 
+def printable(text: str) -> str:
+    """`text` without what could steer a terminal, turn the line around or end it."""
+    return text if text.isprintable() else "".join(map(_spelt, text))
+
+
+def _spelt(char: str) -> str:
+    return char if char.isprintable() else ascii(char)[1:-1]
+
+
+def as_json_line(value: Any) -> str:
+    """`value` as JSON on one line, in which such characters are escaped; what it says is the same."""
+    try:
+        line = msgspec.json.encode(value, enc_hook=str).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, as names of files may hold
+        line = json.dumps(msgspec.to_builtins(value, enc_hook=str))
+    return line if line.isprintable() else "".join(map(_escaped, line))
+
+
+def _escaped(char: str) -> str:
+    if char.isprintable():
+        return char
+    return f"\\u{ord(char):04x}" if char == "\x7f" else json.dumps(char)[1:-1]
+
+
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -49,14 +75,14 @@ class _JsonFormatter(logging.Formatter):
             "action": record.getMessage(),
             **getattr(record, "fields", {"logger": record.name}),
         }
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return as_json_line(line)
 
 
 class _HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"{moment} {record.levelname.lower():<7} {record.getMessage()} {fields}".rstrip()
+        return printable(f"{moment} {record.levelname.lower():<7} {record.getMessage()} {fields}".rstrip())
 
 
 def configure(*, stream: IO[str] | None = None, level: int = logging.INFO) -> None:

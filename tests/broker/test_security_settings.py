@@ -1,12 +1,14 @@
 """The setting `security`: what it takes, what it refuses, and that no password shows."""
 
 import json
+import socket
 import ssl
 
 import msgspec
 import pytest
 
-from consumer.errors import UsageError
+from consumer.errors import BrokerError, UsageError
+from consumer.kafka_client import connect
 from consumer.kafka_security import client_settings
 from consumer.settings import Secret, Security, Settings, load
 
@@ -145,3 +147,11 @@ def test_a_ca_file_without_a_certificate_is_refused(tmp_path):
     (tmp_path / "ca.pem").write_text("not PEM")
     with pytest.raises(UsageError, match=r"security\.ca_file"):
         client_settings(Security(protocol="SSL", ca_file=str(tmp_path / "ca.pem")))
+
+
+def test_a_server_that_says_nothing_in_time_is_not_said_to_refuse_us():
+    security = Security(protocol="SASL_PLAINTEXT", username="sam", password=Secret(PASSWORD))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(BrokerError, match=f"no Kafka answers at {address}"):
+            connect(address, security, timeout_s=1)

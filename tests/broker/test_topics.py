@@ -1,16 +1,22 @@
 """`consumer.intake.topics` and ``evalsink topics``: what evalsink requires of its topics on a real Kafka."""
 
+import json
+
 import msgspec
 import pytest
 from click.testing import CliRunner
 
+from consumer.assembly import check_topics
 from consumer.cli import cli, main
 from consumer.errors import UsageError
-from consumer.intake.topics import DEAD_LETTER_BYTES_MAX, INPUT_BYTES_MAX, PARTITIONS, arrange
+from consumer.intake.topic_rules import DEAD_LETTER_BYTES_MAX, INPUT_BYTES_MAX, PARTITIONS
+from consumer.intake.topics import arrange
 from consumer.kafka_client import admin, partition_counts
-from consumer.settings import Topics
+from consumer.settings import Settings, Topics
 
 pytestmark = pytest.mark.kafka
+
+DAY_MS = 86_400_000
 
 
 @pytest.fixture
@@ -140,6 +146,22 @@ def test_dead_letters_that_could_not_hold_the_largest_record_are_refused(real, n
     assert f"max.message.bytes={DEAD_LETTER_BYTES_MAX}" in problem
 
 
+def test_new_topics_get_the_retention_and_replicas_that_were_asked_for_and_old_ones_keep_theirs(real, names):
+    make(real, names.samples, partitions=2, retention_ms="1000")
+    found = arrange(real.connect(), names, min_insync_replicas=1, retention_ms=14 * DAY_MS, silence_ms=DAY_MS)
+    assert problems(found) == {}
+    said = {topic.name: topic.remarks for topic in found if topic.remarks}
+    assert list(said) == [names.samples]
+    [risk, difference] = said[names.samples]
+    assert "abandon_after_s" in risk
+    assert f"retention.ms=1000, not {14 * DAY_MS}" in difference
+    configs = {name: config_of(real, name) for name in everyone(names)}
+    assert [configs[name]["retention.ms"] for name in names.inputs] == ["1000", str(14 * DAY_MS)]
+    # What is kept by key has no age to be deleted at: Kafka's default stands there and does nothing.
+    assert configs[names.receipts]["retention.ms"] != str(14 * DAY_MS)
+    assert {configs[name]["min.insync.replicas"] for name in everyone(names)} == {"1"}
+
+
 @pytest.fixture
 def settings_file(tmp_path, names):
     def write(bootstrap):
@@ -158,6 +180,48 @@ def test_the_command_prints_what_it_made_and_found(real, names, settings_file):
     assert [line.split()[0] for line in first.stdout.splitlines()[1:]] == everyone(names)
     assert {line.split()[-1] for line in first.stdout.splitlines()[1:]} == {"created"}
     assert {line.split()[-1] for line in again.stdout.splitlines()[1:]} == {"present"}
+
+
+def test_the_command_says_as_json_what_it_says_as_table_and_remarks_leave_the_status_alone(
+    real, names, settings_file
+):
+    arguments = ["topics", "--config", settings_file(real.bootstrap), "--json", "--retention-days"]
+    first = CliRunner().invoke(cli, [*arguments, "0.5", "--partitions", "2"], catch_exceptions=False)
+    again = CliRunner().invoke(cli, [*arguments, "14"], catch_exceptions=False)
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    made, found = ([json.loads(line) for line in said.stdout.splitlines()] for said in (first, again))
+    assert [(one["name"], one["state"], one["partitions"]) for one in made] == [
+        (name, "created", 2) for name in everyone(names)
+    ]
+    assert {one["state"] for one in found} == {"present"}
+    assert [one["retention_ms"] for one in found] == [DAY_MS // 2, DAY_MS // 2, None, None]
+    assert [len(one["remarks"]) for one in found] == [2, 2, 0, 0]
+    for one in found:
+        for remark in one["remarks"]:
+            assert f"note: {remark}" in again.stderr
+
+
+def test_checking_makes_nothing_and_missing_topics_are_an_error_then(real, names, settings_file, capsys):
+    arguments = ["topics", "--config", settings_file(real.bootstrap), "--check"]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 3
+    printed = capsys.readouterr()
+    assert f"topics missing at {real.bootstrap}: {', '.join(everyone(names))}" in printed.err
+    assert printed.out.count("missing") == 4
+    assert set(partition_counts(real.connect(), everyone(names)).values()) == {None}
+    arrange(real.connect(), names, partitions=1)
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+
+
+def test_a_worker_starts_on_topics_that_may_lose_something_and_warns(real, names, tmp_path, caplog):
+    make(real, names.samples, partitions=1, retention_ms="60000")
+    arrange(real.connect(), names)
+    settings = Settings(brokers=real.bootstrap, topics=names, state=str(tmp_path), output=str(tmp_path))
+    check_topics(real.connect(), settings)
+    [line] = [record.fields for record in caplog.records if record.message == "topic_risky"]
+    assert line["topic"] == names.samples
+    assert "retention.ms=60000" in line["reason"]
 
 
 def test_the_command_ends_with_the_problems_and_a_status(real, names, settings_file, capsys):

@@ -9,7 +9,9 @@ that were replaced (tests/liveness/test_static_membership.py); a broker that goe
 import pytest
 
 from consumer.kafka_client import admin
-from tests.kafka_harness import RealKafka
+from tests.cluster.guarded import GuardedKafka
+from tests.conftest import unavailable
+from tests.kafka_harness import HarnessError, RealKafka
 from tests.observing import until
 from tests.worker.conftest import Stage, real_stage  # noqa: F401 - a fixture, for this folder too
 
@@ -51,6 +53,20 @@ def own_kafka(kafka_jars, tmp_path):
     """A broker of this test alone, whose disk may be harmed."""
     with RealKafka(tmp_path / "kafka") as kafka:
         yield kafka
+
+
+@pytest.fixture(scope="session")
+def guarded(kafka_jars, tmp_path_factory):
+    """A cluster with TLS, users and rights."""
+    try:
+        guarded_kafka = GuardedKafka(tmp_path_factory.mktemp("guarded"))
+    except FileNotFoundError:
+        unavailable("openssl, which makes the certificates, is not there")
+    try:
+        with guarded_kafka:
+            yield guarded_kafka
+    except HarnessError as error:
+        pytest.fail(str(error))
 
 
 @pytest.fixture

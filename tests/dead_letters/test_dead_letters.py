@@ -13,7 +13,7 @@ from consumer.intake import deadletterbox
 from consumer.intake.deadletterbox import DeadLetterBox
 from consumer.intake.deadletters import DeadLetters
 from consumer.intake.outbound import Outbound
-from consumer.intake.topics import INPUT_BYTES_MAX
+from consumer.intake.topic_rules import INPUT_BYTES_MAX
 from consumer.kafka_client import topic_ids
 from consumer.vocabulary import Record, RejectedRow
 from tests.observing import read_all

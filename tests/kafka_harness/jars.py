@@ -1,9 +1,10 @@
 """What a real Kafka needs on this machine: Java 17 or newer, Maven, and the jars that Maven fetches once.
 
-Owns `.kafka/libs-VERSION/` at the root of the checkout. The folder appears by one rename, so it is complete
-or absent, also when two test runs fetch at a time.
+Owns `.kafka/libs-VERSION-DIGEST/` at the root of the checkout. The folder appears by one rename, so it is complete
+or absent, also when two test runs fetch at a time. The digest is the pom's: other jars lie in another folder.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -32,7 +33,8 @@ def version() -> str:
 
 def libs() -> Path:
     """Where the jars are once they have been fetched."""
-    return HOME / f"libs-{version()}"
+    digest = hashlib.sha256((HARNESS / "pom.xml").read_bytes()).hexdigest()
+    return HOME / f"libs-{version()}-{digest[:8]}"
 
 
 def java() -> str | None:

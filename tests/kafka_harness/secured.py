@@ -1,10 +1,12 @@
 """A real Kafka with a listener for every security protocol, and the certificates that go with it.
 
 Owns: an authority and the broker's certificate (for 127.0.0.1 alone), made by openssl for a day; a second authority that
-signed nothing of the broker's; two users, one that Kafka's configuration knows (PLAIN) and one in its log (SCRAM).
+signed nothing of the broker's; two users, one that Kafka's configuration knows (PLAIN) and one in its log (SCRAM), and
+more of the second kind as wanted.
 """
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,8 +27,21 @@ _LOGIN = "org.apache.kafka.common.security"
 class SecuredKafka:
     """`with SecuredKafka(folder) as kafka: … kafka.bootstrap("SASL_SSL") …`."""
 
-    def __init__(self, folder: Path) -> None:
-        """Makes the certificates; nothing is started yet."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        users: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
+        """Makes the certificates; nothing is started yet.
+
+        Args:
+            folder: Its own.
+            users: More users of SCRAM, with their passwords.
+            properties: Broker settings that add to ours.
+        """
+        self._users = {SCRAM_USER: SCRAM_PASSWORD, **(users or {})}
         self.certificates = folder / "certificates"
         self.certificates.mkdir(parents=True)
         self._make_authority("ca")
@@ -40,7 +55,7 @@ class SecuredKafka:
             folder / "kafka",
             port=self._ports["PLAINTEXT"],
             controller_port=controller_port,
-            properties=self._properties(controller_port),
+            properties={**self._properties(controller_port), **(properties or {})},
         )
 
     @property
@@ -58,6 +73,11 @@ class SecuredKafka:
         """A certificate for clients, its key (under `KEY_PASSWORD`) in client.encrypted.key beside it."""
         return self.certificates / "client.crt"
 
+    @property
+    def log(self) -> Path:
+        """What the broker printed."""
+        return self._kafka.log
+
     def bootstrap(self, protocol: str) -> str:
         """Address of the listener for `protocol`; that for SSL asks for our certificate."""
         return f"127.0.0.1:{self._ports[protocol]}"
@@ -68,9 +88,12 @@ class SecuredKafka:
         try:
             for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
                 said = client.alter_user_scram_credentials(
-                    [UserScramCredentialUpsertion(SCRAM_USER, mechanism, SCRAM_PASSWORD)]
+                    [
+                        UserScramCredentialUpsertion(user, mechanism, password)
+                        for user, password in self._users.items()
+                    ]
                 )
-                assert said == {SCRAM_USER: None}, said
+                assert said == dict.fromkeys(self._users), said
         finally:
             client.close()
         return self

@@ -51,6 +51,14 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    # -- signals
+    Mutant(
+        "process 1 of a container does not heed SIGTERM before its loop begins",
+        "consumer/cli/__init__.py",
+        "        signal.signal(signal.SIGTERM, _end)\n",
+        "        pass\n",
+        ["tests/liveness/test_first_process.py"],
+    ),
     # -- close-out and receipts
     Mutant(
         "the receipt does not wait for the dead letters of the run",
@@ -79,6 +87,27 @@ MUTANTS = (
         "if not self._disk.link_file(staged, target) and not _equal(staged, target):",
         "if not self._disk.link_file(staged, target) and False:",
         ["tests/runs/test_publication.py", "tests/runs/test_closeout.py"],
+    ),
+    Mutant(
+        "a link in place of the staging folder is swept through",
+        "consumer/runs/publication.py",
+        "    if base.is_symlink():\n",
+        "    if base.is_symlink() and not base:\n",
+        ["tests/security/test_files.py"],
+    ),
+    Mutant(
+        "a batch is unpacked to whatever it holds",
+        "consumer/kafka_unpacking.py",
+        'return _checked("zstd", reader.read(UNPACKED_BYTES_MAX + 1))',
+        "return reader.read()",
+        ["tests/security/test_unpacking.py", "-k", "unpacks_to_too_much"],
+    ),
+    Mutant(
+        "a log line ends where a name has a newline",
+        "consumer/telemetry/logs.py",
+        'return printable(f"{moment}',
+        'return str(f"{moment}',
+        ["tests/security/test_log_lines.py"],
     ),
     Mutant(
         "a rename in place of the link",
@@ -112,8 +141,8 @@ MUTANTS = (
     Mutant(
         "rows are copied without their checksum",
         "consumer/runs/samples.py",
-        'or line[-1:] != b"\\n" or zlib.crc32(memoryview(line)[:length]) != crc:',
-        'or line[-1:] != b"\\n":',
+        "if len(one) != length + 1 or zlib.crc32(one) != checksum:",
+        "if len(one) != length + 1:",
         ["tests/runs/test_samples.py"],
     ),
     Mutant(
@@ -290,8 +319,8 @@ MUTANTS = (
     Mutant(
         "a closed run opens again",
         "consumer/worker.py",
-        "receipt = None if run is not None else self._receipts.find(record.partition, event.run_id)",
-        "receipt = None",
+        "elif (receipt := self._receipts.find(partition, event.run_id)) is not None:",
+        "elif (receipt := None) is not None:",
         [TAKING_OVER],
     ),
     Mutant(
@@ -338,18 +367,54 @@ MUTANTS = (
         "else (committed[topic].offset if committed.get(topic) else 0)\n        if wanted > end:",
         [TAKING_OVER],
     ),
+    # -- rows in bulk
+    Mutant(
+        "a row that comes again is taken again",
+        "consumer/worker.py",
+        "if offset >= state.positions[topic]:",
+        "if True:",
+        [TAKING_OVER, "tests/worker/test_lanes.py"],
+    ),
+    Mutant(
+        "lanes stand while something else happens to their run",
+        "consumer/worker.py",
+        "        self._settle_up(self._book.release(run, event))\n",
+        "",
+        [GROUP, "tests/worker/test_lanes.py"],
+    ),
+    Mutant(
+        "lanes stand while their shard starts anew",
+        "consumer/runs/book.py",
+        "if shard is None or event.attempt <= shard.attempt:",
+        "if True:",
+        [GROUP, "tests/worker/test_lanes.py"],
+    ),
+    Mutant(
+        "rows are taken in bulk whatever they are",
+        "consumer/runs/lanes.py",
+        "if not _are_plain(rows, content):",
+        "if False:",
+        ["tests/worker/test_lanes.py"],
+    ),
+    Mutant(
+        "rows are taken in bulk under any key",
+        "consumer/worker.py",
+        "if lane is not None and key == lane.key and topic == lane.topic:",
+        "if lane is not None and topic == lane.topic:",
+        ["tests/worker/test_lanes.py"],
+    ),
     Mutant(
         "a record that comes again is applied again",
         "consumer/worker.py",
-        "        if record.offset < state.positions[record.topic]:\n",
+        "        if record.offset < positions[record.topic]:\n",
         "        if False:\n",
         [TAKING_OVER],
     ),
     Mutant(
         "a row that was half written is not written again",
         "consumer/runs/spool.py",
-        "                content, position = content[written:], position + written\n",
-        "                content = content[len(content) :]\n",
+        "            content, position = content[written:], position + written\n",
+        "            content = content[len(content) :]\n",
         ["tests/runs/test_spool.py"],
     ),
     Mutant(

@@ -29,7 +29,7 @@ def copy(folder, received, *, attempts=(0, 0, 0), ranks=(0, 1, 2), files=None, h
         attempts=attempts,
         harness=harness,
         scratch=folder / "scratch",
-        on_scores=lambda rank, side: scores.append((rank, side[1])),
+        on_scores=lambda rank, sides: scores.extend((rank, side[1]) for side in sides),
     )
     return target.getvalue(), copied, scores
 
@@ -99,7 +99,7 @@ def test_a_loser_counts_once_and_against_the_winner(tmp_path, loser, counter):
 
 
 def test_a_row_is_equal_by_its_bytes_and_not_by_its_checksum(tmp_path, monkeypatch):
-    monkeypatch.setattr("consumer.runs.index.zlib.crc32", lambda content: 7)
+    monkeypatch.setattr("consumer.runs.index.zlib.crc32", lambda *_: 7)
     _, copied, _ = copy(tmp_path, [Row(1, b'{"v":1}'), Row(1, b'{"v":2}')])
     assert (0, 1) == (copied.duplicates, copied.conflicts)
 

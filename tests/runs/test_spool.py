@@ -26,7 +26,15 @@ def opened(root, *names):
 def append(spool, run, number, *contents):
     files = spool.task_files(0, run, number)
     rows, entries, side = (*contents, b"", b"")[:3]
-    spool.append_rows(files, run.tasks[number], rows=rows, entries=entries, side=side)
+    task = run.tasks[number]
+    spool.append_rows(
+        files,
+        task,
+        rows=[rows],
+        entries=[entries],
+        sides=[side],
+        ends=(task.rows + len(rows), task.index + len(entries), task.side + len(side)),
+    )
     return files
 
 
