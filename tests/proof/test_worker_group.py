@@ -19,6 +19,7 @@ MUTANTS: dict[str, Any] = {"derandomize": True, "database": None, "phases": [Pha
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # it computes for half a minute: ten times as long on a machine that busy
 def test_whatever_happens_to_the_workers_the_files_are_those_of_one_undisturbed_worker():
     totals.clear()
     profile = settings(

@@ -210,12 +210,12 @@ def test_a_folder_named_like_ours_in_the_working_folder_is_not_run(stage, hub, m
 
 
 def test_a_worker_that_dies_before_its_receipt_pushes_the_run_again_without_a_second_commit(stage, hub):
-    stage.send(Evaluation("r").events())
+    sent = stage.send(Evaluation("r").events())
     settings = archiving(stage, hub, durable="hub")
     with assembly.worker(settings) as worker:
-        tick_until(
-            worker, lambda: hub.seen("paths-info") and stage.tree() and archived(stage, hub), "it is there"
-        )
+        # With the last record the run goes to be published and pushed, off this thread; the receipt needs another turn.
+        tick_until(worker, lambda: worker.counts.records == len(sent), "all of it read")
+        until(lambda: hub.seen("paths-info") and stage.tree() and archived(stage, hub), "it is there")
         cut_off(worker)
     assert [] == stage.receipts()
     with assembly.worker(settings) as worker:
