@@ -24,9 +24,10 @@ def python_at(name: str) -> str:
     python, stamp = folder / "bin" / "python", folder / ".lock"
     if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
-        subprocess.run([*install, "--require-hashes", "-r", str(lock)], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
+        install = ["install", "--no-deps", "--no-compile", "--require-hashes", "-r", str(lock)]
+        subprocess.run([*pip, *install], check=True)
         stamp.write_bytes(lock.read_bytes())
     return str(python)
 
