@@ -21,7 +21,7 @@ from typing import Any
 from msgspec import Struct
 
 LOOK_S = 0.02
-TIMEOUT_S = 600.0
+TIMEOUT_S = 300.0
 _LOAD_BEFORE = os.getloadavg()[0]
 RESULTS = Path(__file__).parent / "results"
 
