@@ -115,10 +115,8 @@ def _text(
     weight: str = "400",
     colour: str = INK,
 ) -> str:
-    # The halo keeps a line that passes behind from crossing the letters.
     look = f'font-size="{size}" font-weight="{weight}" fill="{colour}"'
-    halo = 'stroke="#ffffff" stroke-width="3" paint-order="stroke"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {look} {halo}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {look}>{escape(text)}</text>'
 
 
 def _ticks(highest: float) -> list[float]:
