@@ -221,6 +221,8 @@ manifests: $(VENV)/.dev ## Bring deploy/chart and deploy/kubernetes into step wi
 .PHONY: clean
 clean: ## Remove the environment, caches, downloads and the demo's output (a running Kafka is stopped first)
 	@if [ -x $(BIN)/python ] && [ -d .kafka ]; then $(BIN)/python -m tests.kafka_harness stop --all; fi
+	@# What image tests that were killed left mounted.
+	@awk -v cache="$(CURDIR)/.cache/" 'index($$5, cache) == 1 {print $$5}' /proc/self/mountinfo | sort -r | xargs -r umount
 	@rm -rf $(VENV) .kafka .cache demo-output dist build *.egg-info \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

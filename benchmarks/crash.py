@@ -172,6 +172,8 @@ def kill_once(contender: Contender, bootstrap: str, shape: Shape, topic: str, fo
             f"{contender.name} to write {enough:,.0f} bytes; its log is {log}",
             every_s=0.02,
         )
+        # Files grow when they are flushed, and a commit follows: the kill comes between two of them.
+        time.sleep(COMMIT_S / 2)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     at_kill = written(contender, output)

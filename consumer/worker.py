@@ -32,7 +32,8 @@ from consumer.observations import (
     Turned,
     unobserved,
 )
-from consumer.runs.book import Event, Gathered, RunBook, role_of
+from consumer.runs.book import Event, RunBook, role_of
+from consumer.runs.lanes import Gathered
 from consumer.runs.lifecycle import may_settle
 from consumer.runs.window import Window
 from consumer.saving import Saving
@@ -165,7 +166,7 @@ class Worker:
         """Take records to where they belong: rows of open runs by their lanes, the others one by one."""
         if not records:
             return
-        owned, lanes, partitions = self._owned, self._book.lanes, self._book.partitions
+        owned, lanes, partitions = self._owned, self._book.lanes.by_key, self._book.partitions
         for record in records:
             topic, partition, offset, _, key, value, _ = record
             if partition not in owned:
@@ -193,7 +194,7 @@ class Worker:
                     continue
             self._step(record)
         self.counts.records += len(records)
-        self._settle_up(self._book.gather())
+        self._settle_up(self._book.lanes.gather())
 
     def _settle_up(self, gathered: Gathered) -> None:
         self.counts.rows += gathered.rows

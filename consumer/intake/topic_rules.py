@@ -179,8 +179,8 @@ def _risks(topic: Found, wanted: Wanted) -> list[str]:
         if retention_ms is not None and _UNLIMITED < retention_ms <= wanted.silence_ms:
             risks.append(
                 f"{topic.name} has retention.ms={retention_ms}, and a run may be silent for "
-                f"{wanted.silence_ms} (abandon_after_s, grace_s): its beginning can be gone before its end "
-                "comes; set retention.ms well above, by the longest run and the longest outage"
+                f"{wanted.silence_ms} ms (abandon_after_s, grace_s): its beginning can be gone before its "
+                "end comes; set retention.ms well above, by the longest run and the longest outage"
             )
         if retention_bytes is not None and retention_bytes > _UNLIMITED:
             risks.append(

@@ -9,20 +9,18 @@ Refuses nothing that was decoded: what comes above a cut is `late`, a `run_expir
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Final, Literal
 
-from msgspec import Struct
-
 from consumer.runs import lifecycle
 from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack_entry, pack_rows
 from consumer.runs.known import KnownSamples
-from consumer.runs.lanes import LANES_MAX, Lane, LaneKey, append_rows
+from consumer.runs.lanes import NOTHING, Gathered, Lanes, Place
 from consumer.runs.lifecycle import TallyKey
-from consumer.runs.spool import Spool, SpooledRun, TaskFiles, run_folder_name
+from consumer.runs.spool import Spool, SpooledRun, run_folder_name
 from consumer.vocabulary import DecodedSamples, Record, Role
 from schemas.events import Aggregate, RunEnded, RunExpired, RunStarted
 from schemas.state import Cut, EarlyExpiry, PartitionState, RunState, Span, TaskState
@@ -39,39 +37,14 @@ def role_of(event: Event) -> Role:
     return "aggregates" if isinstance(event, Aggregate) else "samples"
 
 
-class _Place(Struct, frozen=True):
-    """Where the rows of one task and filter of a run go."""
-
-    number: int
-    task: TaskState
-    filter: int
-    files: TaskFiles
-
-
-class Gathered(Struct, frozen=True):
-    """What lanes held.
-
-    Attributes:
-        rows: How many were taken in.
-        odd: Records that have to be taken one by one, now.
-    """
-
-    rows: int = 0
-    odd: Sequence[Record] = ()
-
-
-NOTHING: Final = Gathered()
-
-
 class RunBook:
     """All local state, of partitions owned or not."""
 
     def __init__(self, spool: Spool, partitions: Mapping[int, PartitionState] | None = None) -> None:
         self.spool = spool
+        self.lanes = Lanes(spool)
         self.partitions: dict[int, PartitionState] = dict(partitions or {})
-        self._places: dict[str, dict[tuple[str, str], _Place]] = {}
-        self.lanes: dict[LaneKey, Lane] = {}
-        self._lanes_of: dict[str, list[LaneKey]] = {}
+        self._places: dict[str, dict[tuple[str, str], Place]] = {}
         self._known: dict[tuple[int, str, int], KnownSamples] = {}
 
     def find(self, partition: int, run_id: str) -> RunState | None:
@@ -145,90 +118,29 @@ class RunBook:
             run.tainted = run.tainted or record.offset < below
         lifecycle.note_record(run, record)
         if isinstance(event, DecodedSamples) and not event.rejected:
-            self._widen(run, record, event)
+            self._open_lane(run, record, event)
         return "applied"
 
     def release(self, run: RunState, event: Event) -> Gathered:
-        """Take in what the run's lanes hold, and remove them, if `event` is more than further rows."""
+        """Have the run's lanes taken in and removed before `event`, if that is more than further rows."""
         if isinstance(event, DecodedSamples):
             shard = run.shards.get(event.shard)
             if shard is None or event.attempt <= shard.attempt:
                 return NOTHING
-        keys = self._lanes_of.pop(run.folder, None)
-        return self._gather([self.lanes.pop(key) for key in keys]) if keys else NOTHING
+        return self.lanes.release(run)
 
-    def gather(self) -> Gathered:
-        """Take in what all lanes hold. They stay, unless they have become too many."""
-        gathered = self._gather(self.lanes.values())
-        if len(self.lanes) > LANES_MAX:
-            self.lanes.clear()
-            self._lanes_of.clear()
-        return gathered
-
-    def _gather(self, lanes: Iterable[Lane]) -> Gathered:
-        rows, odd = 0, []
-        for lane in lanes:
-            records = lane.records
-            if not records:
-                continue
-            count = append_rows(lane, self.spool)
-            if count is None:
-                odd += records
-            else:
-                rows += count
-                self._account(lane, count)
-            lane.records, lane.samples = [], []
-        return Gathered(rows, odd)
-
-    def _account(self, lane: Lane, count: int) -> None:
-        run, records = lane.run, lane.records
-        lifecycle.apply_rows(
-            run,
-            shard=lane.shard,
-            attempt=lane.attempt,
-            num_shards=lane.num_shards,
-            task=lane.number,
-            count=count,
-        )
-        run.last[lane.topic] = max(run.last[lane.topic], records[-1].offset)
-        run.seen_ms = max(run.seen_ms, *(record.timestamp for record in records))
-
-    def _widen(self, run: RunState, record: Record, event: DecodedSamples) -> None:
-        """Open a lane for more rows like `event`'s, if rows can decide nothing now."""
+    def _open_lane(self, run: RunState, record: Record, event: DecodedSamples) -> None:
+        """For more rows like `event`'s, if rows can decide nothing now."""
         shard = run.shards[event.shard]
         place = self._places[run.folder][event.task, event.filter]
+        may_decide = run.ready == run.num_shards or shard.short
+        is_counted_by_row = (record.partition, run.run_id, place.number) in self._known
         if (
-            run.samples_cut is not None
-            or run.ready == run.num_shards
-            or shard.short
-            or event.attempt != shard.attempt
-            or (record.partition, run.run_id, place.number) in self._known
+            run.samples_cut is None
+            and event.attempt == shard.attempt
+            and not (may_decide or is_counted_by_row)
         ):
-            return
-        key = (
-            record.partition,
-            run.run_id,
-            event.task,
-            event.filter,
-            event.shard,
-            event.attempt,
-            event.num_shards,
-        )
-        if key in self.lanes:
-            return
-        self._lanes_of.setdefault(run.folder, []).append(key)
-        self.lanes[key] = Lane(
-            record.topic,
-            run.run_id.encode(),
-            run,
-            place.number,
-            place.task,
-            place.filter,
-            place.files,
-            event.shard,
-            event.attempt,
-            event.num_shards,
-        )
+            self.lanes.open(record, run, event, place)
 
     def settle(self, run: RunState, record: Record) -> None:
         """Decide what `record`, just taken, decides.
@@ -258,8 +170,7 @@ class RunBook:
         """Forget a run. Returns its folder, to be removed once no checkpoint lists it."""
         self.spool.drop(partition, run)
         self._places.pop(run.folder, None)
-        for key in self._lanes_of.pop(run.folder, ()):
-            del self.lanes[key]
+        self.lanes.drop(run)
         for number in range(len(run.tasks)):
             self._known.pop((partition, run.run_id, number), None)
         del self.partitions[partition].runs[run.run_id]
@@ -300,7 +211,7 @@ class RunBook:
     def _log(self, run: RunState, record: Record) -> Span:
         return self.spool.append_record(record.partition, run, record)
 
-    def _place(self, partition: int, run: RunState, name: str, filter_name: str) -> _Place:
+    def _place(self, partition: int, run: RunState, name: str, filter_name: str) -> Place:
         """Where the rows of a task and filter go; found by one look-up for all but the first."""
         places = self._places.get(run.folder)
         if places is None:
@@ -314,7 +225,7 @@ class RunBook:
             task = run.tasks[number]
             if filter_name not in task.filters:
                 task.filters.append(filter_name)
-            place = places[name, filter_name] = _Place(
+            place = places[name, filter_name] = Place(
                 number, task, task.filters.index(filter_name), self.spool.task_files(partition, run, number)
             )
         return place

@@ -155,7 +155,13 @@ def pack_rows(
     doc_ids: list[Any] = [sample.doc_id for sample in samples]
     if set(map(type, doc_ids)) <= {int}:
         kinds, highs, lows = [0] * len(rows), repeat(0), [doc_id & _U64_MAX for doc_id in doc_ids]
-        sides = [encode_side(None, sample.scores, sample.cluster) for sample in samples]
+        encode = _side_encoder.encode
+        sides = [
+            encode((None, sample.scores or None, sample.cluster))
+            if sample.scores or sample.cluster is not None
+            else b""
+            for sample in samples
+        ]
     else:
         kinds, highs, lows = map(list, zip(*map(identity, doc_ids), strict=True))  # type: ignore[assignment]  # iterables both
         texts = [doc_id if isinstance(doc_id, str) else None for doc_id in doc_ids]

@@ -13,15 +13,17 @@ Refuses: a row that needs a look of its own (no object, no UTF-8, on several lin
 handed back untouched, to be taken one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
+from operator import contains, itemgetter
 from typing import Final
 
 from msgspec import Struct
 
+from consumer.runs import lifecycle
 from consumer.runs.index import ENTRY, pack_rows
 from consumer.runs.spool import Spool, TaskFiles
-from consumer.vocabulary import Record
+from consumer.vocabulary import DecodedSamples, Record
 from schemas.events import Sample
 from schemas.state import RunState, TaskState
 
@@ -32,19 +34,33 @@ LANES_MAX: Final = 20_000
 """Lanes kept; beyond it all are given up, and come again with their next records. Some 30 MB."""
 
 _BRACE: Final = ord("{")
+_first_byte = itemgetter(0)
+
+
+class Place(Struct, frozen=True):
+    """Where the rows of one task and filter of a run go.
+
+    Attributes:
+        number: The task's number in the run.
+        task: The task.
+        filter: The filter's number in the task.
+        files: The task's files.
+    """
+
+    number: int
+    task: TaskState
+    filter: int
+    files: TaskFiles
 
 
 class Lane(Struct):
-    """Where rows of one kind go, and those that wait to go there.
+    """Rows of one kind that wait for the poll's end.
 
     Attributes:
         topic: Where its records come from.
         key: The key that its records bear.
         run: Their run.
-        number: Their task's number in the run.
-        task: Their task.
-        filter: Their filter's number in the task.
-        files: The task's files.
+        place: Where they go.
         shard: Who sent them.
         attempt: In which attempt.
         num_shards: Of how many, by their word.
@@ -55,15 +71,105 @@ class Lane(Struct):
     topic: str
     key: bytes
     run: RunState
-    number: int
-    task: TaskState
-    filter: int
-    files: TaskFiles
+    place: Place
     shard: int
     attempt: int
     num_shards: int
     records: list[Record] = []
     samples: list[list[Sample]] = []
+
+
+class Gathered(Struct, frozen=True):
+    """What lanes held.
+
+    Attributes:
+        rows: How many were taken in.
+        odd: Records that have to be taken one by one, now.
+    """
+
+    rows: int = 0
+    odd: Sequence[Record] = ()
+
+
+NOTHING: Final = Gathered()
+
+
+class Lanes:
+    """The lanes of all open runs; `by_key` is for who looks one up for each record."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self.by_key: dict[LaneKey, Lane] = {}
+        self._keys: dict[str, list[LaneKey]] = {}
+
+    def open(self, record: Record, run: RunState, event: DecodedSamples, place: Place) -> None:
+        """A lane for more rows like those of `event`, if there is none."""
+        key = (
+            record.partition,
+            run.run_id,
+            event.task,
+            event.filter,
+            event.shard,
+            event.attempt,
+            event.num_shards,
+        )
+        if key not in self.by_key:
+            self._keys.setdefault(run.folder, []).append(key)
+            self.by_key[key] = Lane(
+                record.topic,
+                run.run_id.encode(),
+                run,
+                place,
+                event.shard,
+                event.attempt,
+                event.num_shards,
+            )
+
+    def gather(self) -> Gathered:
+        """Take in what all lanes hold. They stay, unless they have become too many."""
+        gathered = self._take_in(self.by_key.values())
+        if len(self.by_key) > LANES_MAX:
+            self.by_key.clear()
+            self._keys.clear()
+        return gathered
+
+    def release(self, run: RunState) -> Gathered:
+        """Take in what the run's lanes hold, and remove them."""
+        return self._take_in([self.by_key.pop(key) for key in self._keys.pop(run.folder, ())])
+
+    def drop(self, run: RunState) -> None:
+        """Remove the run's lanes, whatever they hold."""
+        for key in self._keys.pop(run.folder, ()):
+            del self.by_key[key]
+
+    def _take_in(self, lanes: Iterable[Lane]) -> Gathered:
+        rows, odd = 0, []
+        for lane in lanes:
+            if not lane.records:
+                continue
+            count = append_rows(lane, self._spool)
+            if count is None:
+                odd += lane.records
+            else:
+                rows += count
+                _account(lane, count)
+            lane.records, lane.samples = [], []
+        return Gathered(rows, odd)
+
+
+def _account(lane: Lane, count: int) -> None:
+    """What `lifecycle` would have noted of each record, in one."""
+    run, records = lane.run, lane.records
+    lifecycle.apply_rows(
+        run,
+        shard=lane.shard,
+        attempt=lane.attempt,
+        num_shards=lane.num_shards,
+        task=lane.place.number,
+        count=count,
+    )
+    run.last[lane.topic] = max(run.last[lane.topic], records[-1].offset)
+    run.seen_ms = max(run.seen_ms, *(record.timestamp for record in records))
 
 
 def append_rows(lane: Lane, spool: Spool) -> int | None:
@@ -75,16 +181,16 @@ def append_rows(lane: Lane, spool: Spool) -> int | None:
     samples = list(chain.from_iterable(lane.samples))
     rows = [bytes(sample.row) for sample in samples]
     content = b"\n".join([*rows, b""])
-    if not _are_plain(rows, content):
+    if not _are_plain([record.value or b"" for record in lane.records], rows, content):
         return None
     sizes = list(map(len, lane.samples))
-    task = lane.task
+    place, task = lane.place, lane.place.task
     packed = pack_rows(
         samples,
         rows,
         offsets=chain.from_iterable(map(repeat, [record.offset for record in lane.records], sizes)),
         places=chain.from_iterable(map(range, sizes)),
-        filter_number=lane.filter,
+        filter_number=place.filter,
         shard=lane.shard,
         attempt=lane.attempt,
         marks={},
@@ -92,7 +198,7 @@ def append_rows(lane: Lane, spool: Spool) -> int | None:
         side=task.side,
     )
     spool.append_rows(
-        lane.files,
+        place.files,
         task,
         rows=(content,),
         entries=packed.entries,
@@ -106,13 +212,16 @@ def append_rows(lane: Lane, spool: Spool) -> int | None:
     return len(rows)
 
 
-def _are_plain(rows: Sequence[bytes], content: bytes) -> bool:
-    """All are JSON objects in UTF-8 on one line. A newline in JSON can only stand between tokens."""
-    if content.count(b"\n") != len(rows) or b"\r" in content:
+def _are_plain(values: Sequence[bytes], rows: Sequence[bytes], content: bytes) -> bool:
+    """All are JSON objects in UTF-8 on one line. A newline in JSON can only stand between tokens.
+
+    `values` are the events that the rows come from: to look for one byte in few long ones is quickest.
+    """
+    if any(map(contains, values, repeat(b"\n"))) or any(map(contains, values, repeat(b"\r"))):
         return False
     if not content.isascii():
         try:
             content.decode()
         except UnicodeDecodeError:
             return False
-    return all(row[0] == _BRACE for row in rows)
+    return set(map(_first_byte, rows)) <= {_BRACE}

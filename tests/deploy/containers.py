@@ -108,7 +108,9 @@ class Engine:
         """The process that built the checkout at `root` by its own script, whatever it ended with."""
         script = root / "deploy" / "image" / "build"
         ended = self.call(script, "--base", BASE, "--tag", tag, timeout_s=BUILD_TIMEOUT_S)
-        self.call("buildah", "rmi", "--prune")  # the one of that name before
+        self.call("buildah", "rm", "--all")  # what a build that failed leaves, mounted
+        # What has no name is kept for a while: the layers of the next build may be the same.
+        self.call(*self.podman("image", "prune", "--force", "--filter=until=24h"))
         return ended
 
     def inspect(self, image):

@@ -392,8 +392,8 @@ MUTANTS = (
     Mutant(
         "rows are taken in bulk whatever they are",
         "consumer/runs/lanes.py",
-        "if not _are_plain(rows, content):",
-        "if False:",
+        '    if not _are_plain([record.value or b"" for record in lane.records], rows, content):\n',
+        "    if False:\n",
         ["tests/worker/test_lanes.py"],
     ),
     Mutant(

@@ -209,10 +209,10 @@ def test_good_rows_end_a_row_of_dead_letters(reader, log):
 
 def test_lanes_do_not_grow_without_bound(reader, log):
     reader.poll(log.record(rows(0)))
-    run, [lane] = reader.book.find(0, "r"), list(reader.book.lanes.values())
+    run, [lane] = reader.book.find(0, "r"), list(reader.book.lanes.by_key.values())
     for number in range(LANES_MAX):
-        reader.book.lanes[0, "r", f"task {number}", "none", 0, 0, 1] = lane
+        reader.book.lanes.by_key[0, "r", f"task {number}", "none", 0, 0, 1] = lane
     reader.poll(log.record(rows(1)))
-    assert {} == reader.book.lanes
+    assert {} == reader.book.lanes.by_key
     reader.poll(log.record(rows(2)), log.record(encode(RunEnded("r", samples={"mme": 3}))))
     assert 3 == run.samples_cut.offset
