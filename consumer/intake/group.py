@@ -94,6 +94,25 @@ def _recording(stock: Any) -> Any:
     return Recording
 
 
+class _Joining:
+    """A join that lasts for longer than one poll: what came of it counts, also if it ended between two polls.
+
+    kafka-python forgets such a one and joins again (3.0.12); of a leader, a static one too, that is a
+    rebalance for the whole group.
+    """
+
+    is_done = False  # all that is asked for in deciding
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def __await__(self) -> Any:
+        return self._task.__await__()
+
+
 class GroupSource:
     """A member of the group `settings.group` on the input topics."""
 
@@ -167,6 +186,7 @@ class GroupSource:
             BrokerError: what polling again does not mend: an offset is gone, rights are lacking, an input
                 topic is another one than it was.
         """
+        self._keep_join()
         try:
             fetched = self._consumer.poll(
                 timeout_ms=self._poll_timeout_ms, max_records=self._records_of_one_poll
@@ -184,6 +204,12 @@ class GroupSource:
         records: list[Record] = list(chain.from_iterable(fetched.values()))
         self._adapt(records)
         return records
+
+    def _keep_join(self) -> None:
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - the join is nowhere else
+        task = coordinator._join_task  # noqa: SLF001 - likewise
+        if task is not None and not isinstance(task, _Joining):
+            coordinator._join_task = _Joining(task)  # noqa: SLF001 - likewise
 
     def _refuse_other_topics(self) -> None:
         """Compare the topics with those we came to, as far as the client has heard: it says nothing itself.

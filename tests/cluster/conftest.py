@@ -56,15 +56,15 @@ def own_kafka(kafka_jars, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def guarded(kafka_jars, tmp_path_factory):
+def guarded_kafka(kafka_jars, tmp_path_factory):
     """A cluster with TLS, users and rights."""
     try:
-        guarded_kafka = GuardedKafka(tmp_path_factory.mktemp("guarded"))
+        kafka = GuardedKafka(tmp_path_factory.mktemp("guarded"))
     except FileNotFoundError:
         unavailable("openssl, which makes the certificates, is not there")
     try:
-        with guarded_kafka:
-            yield guarded_kafka
+        with kafka:
+            yield kafka
     except HarnessError as error:
         pytest.fail(str(error))
 

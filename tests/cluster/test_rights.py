@@ -108,26 +108,30 @@ def test_shellcheck_finds_nothing_in_it():
 
 
 @pytest.mark.kafka
-def test_each_role_is_given_this_and_nothing_else(guarded):
-    assert {role: as_matrix(rights) for role, rights in guarded.given.items()} == MATRIX
+def test_each_role_is_given_this_and_nothing_else(guarded_kafka):
+    assert {role: as_matrix(rights) for role, rights in guarded_kafka.given.items()} == MATRIX
 
 
 @pytest.mark.kafka
-def test_giving_again_changes_nothing_and_removing_takes_all_of_it_from_that_user_alone(guarded):
+def test_giving_again_changes_nothing_and_removing_takes_all_of_it_from_that_user_alone(guarded_kafka):
     def everyone():
-        return {user: guarded.rights(f"User:{user}") for user in USERS.values()}
+        return {user: guarded_kafka.rights(f"User:{user}") for user in USERS.values()}
 
     def acls(verb):
-        said, _ = (running := guarded.start_acls(verb, "monitor", f"User:{monitor}")).communicate(timeout=120)
+        said, _ = (running := guarded_kafka.start_acls(verb, "monitor", f"User:{monitor}")).communicate(
+            timeout=120
+        )
         assert 0 == running.returncode, said
 
     monitor, before = USERS["monitor"], everyone()
     acls("add")
     assert before == everyone()
     acls("remove")
-    until(lambda: before[monitor] - everyone()[monitor] == guarded.given["monitor"], "what it had is gone")
-    assert before | {monitor: before[monitor] - guarded.given["monitor"]} == everyone()
-    guarded.give(f"User:{monitor}", guarded.given["monitor"])
+    until(
+        lambda: before[monitor] - everyone()[monitor] == guarded_kafka.given["monitor"], "what it had is gone"
+    )
+    assert before | {monitor: before[monitor] - guarded_kafka.given["monitor"]} == everyone()
+    guarded_kafka.give(f"User:{monitor}", guarded_kafka.given["monitor"])
 
 
 GARBAGE = b"no event at all"
@@ -151,8 +155,8 @@ def finished(stage, marks):
 
 
 @contextmanager
-def worker(guarded, stage, **changes):
-    settings = guarded.user(
+def worker(guarded_kafka, stage, **changes):
+    settings = guarded_kafka.user(
         "worker",
         stage,
         **{
@@ -172,33 +176,33 @@ def work(running, condition, what):
 
 
 @pytest.mark.kafka
-def test_with_its_rights_each_role_does_all_of_its_work(guarded, tmp_path):
-    stage = guarded.stage(tmp_path, make=False)
+def test_with_its_rights_each_role_does_all_of_its_work(guarded_kafka, tmp_path):
+    stage = guarded_kafka.stage(tmp_path, make=False)
     call(
         "topics",
         "--config",
-        guarded.settings_file("topics", stage),
+        guarded_kafka.settings_file("topics", stage),
         "--partitions",
         2,
         "--retention-days",
         14,
     )
-    call("topics", "--config", guarded.settings_file("topics", stage), "--check")
-    produce(guarded.user("producer", stage), events(stage, 0))
-    with worker(guarded, stage) as running:
+    call("topics", "--config", guarded_kafka.settings_file("topics", stage), "--check")
+    produce(guarded_kafka.user("producer", stage), events(stage, 0))
+    with worker(guarded_kafka, stage) as running:
         work(running, lambda: finished(stage, [0]), "all of the worker's work")
         # What lmms-eval wrote goes the same way; ours stands for it.
         output = stage.folder / "output"
-        call("publish", output, "--config", guarded.settings_file("producer", stage), "--shards", 2)
+        call("publish", output, "--config", guarded_kafka.settings_file("producer", stage), "--shards", 2)
         work(running, lambda: len(stage.receipts()) == 4, "what was published is closed")
         running.run(exit_when_idle_s=0.2)  # it saves and leaves
-    with admin(guarded.user("monitor", stage).connect()) as client:
+    with admin(guarded_kafka.user("monitor", stage).connect()) as client:
         offsets = client.list_group_offsets([stage.group])[stage.group]
         ends = client.list_partition_offsets(dict.fromkeys(offsets, OffsetSpec.LATEST))
     assert {place: one.offset for place, one in ends.items()} == {
         place: one.offset for place, one in offsets.items()
     }
-    operator = guarded.settings_file("operator", stage)
+    operator = guarded_kafka.settings_file("operator", stage)
     [letter] = map(json.loads, call("dead-letters", "list", "--json", "--config", operator).splitlines())
     assert call("dead-letters", "show", letter["id"], "--raw", "--config", operator).encode() == GARBAGE
     call("dead-letters", "redrive", "--all", "--yes", "--config", operator)
@@ -209,9 +213,9 @@ def test_with_its_rights_each_role_does_all_of_its_work(guarded, tmp_path):
 class Doing:
     """What a role's user may try."""
 
-    def __init__(self, guarded, stage, role):
-        self._guarded, self._stage = guarded, stage
-        self.user = guarded.user(role, stage)
+    def __init__(self, guarded_kafka, stage, role):
+        self._guarded, self._stage = guarded_kafka, stage
+        self.user = guarded_kafka.user(role, stage)
 
     def read(self, topic):
         with self._consumer() as consumer:
@@ -242,11 +246,13 @@ class Doing:
 
 
 @pytest.mark.kafka
-def test_what_is_not_a_roles_work_is_refused_by_the_broker(guarded, tmp_path):
-    stage = guarded.stage(tmp_path, partitions=1)
+def test_what_is_not_a_roles_work_is_refused_by_the_broker(guarded_kafka, tmp_path):
+    stage = guarded_kafka.stage(tmp_path, partitions=1)
     samples, receipts, dead_letters = stage.topics.samples, stage.topics.receipts, stage.topics.dead_letters
-    produce(guarded.outside, [Sending(topic, b"k", b"v") for topic in (samples, receipts, dead_letters)])
-    producer, worker, topics, operator, monitor = (Doing(guarded, stage, role) for role in USERS)
+    produce(
+        guarded_kafka.outside, [Sending(topic, b"k", b"v") for topic in (samples, receipts, dead_letters)]
+    )
+    producer, worker, topics, operator, monitor = (Doing(guarded_kafka, stage, role) for role in USERS)
     # First where it may be done: so that what is refused is not for another reason.
     worker.read(samples)
     operator.read(dead_letters)
@@ -271,27 +277,29 @@ def test_what_is_not_a_roles_work_is_refused_by_the_broker(guarded, tmp_path):
 
 
 @pytest.mark.kafka
-def test_each_right_of_the_worker_is_needed_and_when_it_is_back_nothing_was_lost(guarded, tmp_path, caplog):
-    stage = guarded.stage(tmp_path, partitions=1)
+def test_each_right_of_the_worker_is_needed_and_when_it_is_back_nothing_was_lost(
+    guarded_kafka, tmp_path, caplog
+):
+    stage = guarded_kafka.stage(tmp_path, partitions=1)
     user = f"User:{USERS['worker']}"
     # The one without which it works, but cannot tell whether the topic will do: it says so at each start.
     warned = (ResourceType.TOPIC, stage.topics.dead_letters, CONFIGS)
-    rights = sorted(guarded.rights_of("worker", stage) - {warned}, key=str)
+    rights = sorted(guarded_kafka.rights_of("worker", stage) - {warned}, key=str)
     assert len(rights) == 11
     marks = range(1 + len(rights))
-    produce(guarded.outside, events(stage, marks[0]))
-    with worker(guarded, stage) as running:
+    produce(guarded_kafka.outside, events(stage, marks[0]))
+    with worker(guarded_kafka, stage) as running:
         work(running, lambda: finished(stage, marks[:1]), "all of the worker's work")
     for mark, right in zip(marks[1:], rights, strict=True):
-        guarded.take(user, {right})
-        produce(guarded.outside, events(stage, mark))
-        with pytest.raises(BrokerError) as refusal, worker(guarded, stage) as running:
+        guarded_kafka.take(user, {right})
+        produce(guarded_kafka.outside, events(stage, mark))
+        with pytest.raises(BrokerError) as refusal, worker(guarded_kafka, stage) as running:
             work(running, lambda: False, f"the worker's end for want of {right}")
         assert right[1] in str(refusal.value), "it says where"
-        guarded.give(user, {right})
+        guarded_kafka.give(user, {right})
     assert not [record for record in caplog.records if record.message == "topic_unfit"]
-    guarded.take(user, {warned})
-    with worker(guarded, stage) as running:
+    guarded_kafka.take(user, {warned})
+    with worker(guarded_kafka, stage) as running:
         work(running, lambda: finished(stage, marks), "all of the worker's work")
     [line] = [record.fields for record in caplog.records if record.message == "topic_unfit"]
     assert "DescribeConfigs" in line["reason"]

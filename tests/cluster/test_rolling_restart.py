@@ -13,7 +13,7 @@ from tests.hand_over.processes import published, workers
 from tests.observing import produce, until
 from tests.worker.evaluation import Evaluation
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.long]
 
 SEED = 5
 WORKERS = 3
@@ -39,8 +39,8 @@ def portions(stage, dice):
 class Group:
     """What Kafka's coordinator says of a group: in its answers, and, of rebalances, in its log alone."""
 
-    def __init__(self, guarded, name):
-        self._guarded, self._name = guarded, name
+    def __init__(self, guarded_kafka, name):
+        self._guarded, self._name = guarded_kafka, name
 
     def rebalances(self):
         """The reason of each so far."""
@@ -94,13 +94,13 @@ class Member:
 
 
 def test_a_rolling_restart_of_static_members_while_runs_come_in_moves_no_partition_and_loses_nothing(
-    guarded, tmp_path
+    guarded_kafka, tmp_path
 ):
-    stage = guarded.stage(tmp_path, partitions=2 * WORKERS)
-    group = Group(guarded, stage.group)
+    stage = guarded_kafka.stage(tmp_path, partitions=2 * WORKERS)
+    group = Group(guarded_kafka, stage.group)
     left = portions(stage, random.Random(SEED))
     assert len(left) == PORTIONS
-    evaluators = guarded.user("producer", stage)
+    evaluators = guarded_kafka.user("producer", stage)
     output = tmp_path / "output"
 
     def send():
@@ -109,7 +109,7 @@ def test_a_rolling_restart_of_static_members_while_runs_come_in_moves_no_partiti
     with ExitStack() as stack:
         members = []
         for number in range(WORKERS):
-            config = guarded.settings_file(
+            config = guarded_kafka.settings_file(
                 "worker",
                 stage,
                 name=f"worker-{number}",

@@ -65,14 +65,25 @@ def test_kafkas_own_clients_know_all_that_they_are_told(kafka_jars, name, client
     assert [] == [key for key in said.keys() - known if not key.startswith("config.providers")]
 
 
-def send_with_kafkas_own_client(guarded, stage, event_records):
+def send_with_kafkas_own_client(guarded_kafka, stage, event_records):
     """Through kafka-console-producer, one for each topic; what they printed."""
     config = stage.folder / "producer.properties"
-    config.write_text(guarded.example("producer.properties", stage.folder, USERS["producer"]), "utf-8")
+    config.write_text(guarded_kafka.example("producer.properties", stage.folder, USERS["producer"]), "utf-8")
     running = []
     for topic in stage.topics.inputs:
-        call = [guarded.command("kafka-console-producer.sh"), "--topic", topic, "--producer.config", config]
-        call += ["--bootstrap-server", guarded.kafka.bootstrap("SASL_SSL"), "--property", "parse.key=true"]
+        call = [
+            guarded_kafka.command("kafka-console-producer.sh"),
+            "--topic",
+            topic,
+            "--producer.config",
+            config,
+        ]
+        call += [
+            "--bootstrap-server",
+            guarded_kafka.kafka.bootstrap("SASL_SSL"),
+            "--property",
+            "parse.key=true",
+        ]
         lines = [one.key + b"\t" + one.value + b"\n" for one in event_records if one.topic == topic]
         process = subprocess.Popen(
             call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -83,8 +94,8 @@ def send_with_kafkas_own_client(guarded, stage, event_records):
     return "".join(said)
 
 
-def send_with_librdkafka(guarded, stage, event_records):
-    text = guarded.example("producer-librdkafka.properties", stage.folder, USERS["producer"])
+def send_with_librdkafka(guarded_kafka, stage, event_records):
+    text = guarded_kafka.example("producer-librdkafka.properties", stage.folder, USERS["producer"])
     producer = confluent_kafka.Producer({**properties(text), "sasl.password": PASSWORDS[USERS["producer"]]})
     refused = []
     for one in event_records:
@@ -100,18 +111,18 @@ def send_with_librdkafka(guarded, stage, event_records):
 
 @pytest.mark.kafka
 def test_what_the_producers_of_the_examples_send_comes_together_at_a_worker_with_a_certificate(
-    guarded, tmp_path
+    guarded_kafka, tmp_path
 ):
-    stage = guarded.stage(tmp_path, partitions=PARTITIONS)
-    guarded.give(f"User:{CERTIFICATE}", guarded.rights_of("worker", stage))
+    stage = guarded_kafka.stage(tmp_path, partitions=PARTITIONS)
+    guarded_kafka.give(f"User:{CERTIFICATE}", guarded_kafka.rights_of("worker", stage))
     runs = {name: Evaluation(name, shards=2) for name in ("java", "librdkafka")}
     records = {name: [stage.record(event) for event in run.events()] for name, run in runs.items()}
-    said = send_with_kafkas_own_client(guarded, stage, records["java"])
+    said = send_with_kafkas_own_client(guarded_kafka, stage, records["java"])
     assert not re.search("WARN|ERROR", said), said
-    send_with_librdkafka(guarded, stage, records["librdkafka"])
-    for record in read_all(guarded.outside, *stage.topics.inputs):
+    send_with_librdkafka(guarded_kafka, stage, records["librdkafka"])
+    for record in read_all(guarded_kafka.outside, *stage.topics.inputs):
         assert record.partition == (murmur2(record.key) & 0x7FFFFFFF) % PARTITIONS
-    config = guarded.settings_file("worker", stage, example="worker-mtls.toml")
+    config = guarded_kafka.settings_file("worker", stage, example="worker-mtls.toml")
     with assembly.worker(load(config=config, environ={})) as worker:
         worker.run(exit_when_idle_s=0.5)
     assert dict.fromkeys(runs, "complete") == {

@@ -15,9 +15,16 @@ from tests.observing import until
 class Member:
     """A `GroupSource` and what it has said so far."""
 
-    def __init__(self, broker, topics, group):
+    def __init__(self, broker, topics, group, **more):
         self.settings = Settings(
-            brokers=broker.bootstrap, group=group, topics=topics, poll_timeout_ms=100, session_timeout_ms=6000
+            **{
+                "brokers": broker.bootstrap,
+                "group": group,
+                "topics": topics,
+                "poll_timeout_ms": 100,
+                "session_timeout_ms": 6000,
+                **more,
+            }
         )
         self.source = GroupSource(broker.connect(), self.settings)
         self.changes = []
@@ -37,7 +44,7 @@ class Member:
         return records
 
     def poll_until(self, condition, what):
-        """Poll until `condition` holds. Without a pause: kafka-python forgets a join that ends between two polls."""
+        """Poll until `condition` holds."""
         until(lambda: self.poll() is not None and condition(), what, every_s=0)
 
     def join(self, expected=frozenset(range(4))):
@@ -94,8 +101,8 @@ def join():
     """Makes members, and closes them at the end of the test."""
     members = []
 
-    def make(broker, topics, group, expected=frozenset(range(4))):
-        members.append(Member(broker, topics, group))
+    def make(broker, topics, group, expected=frozenset(range(4)), **more):
+        members.append(Member(broker, topics, group, **more))
         return members[-1].join(expected) if expected is not None else members[-1]
 
     yield make

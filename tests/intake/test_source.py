@@ -240,6 +240,25 @@ def test_an_offset_that_the_log_no_longer_has_is_an_error_not_a_jump(real, join)
 
 
 @pytest.mark.kafka
+def test_a_join_that_ends_between_two_polls_is_not_made_again(real, join):
+    # A static member is taken with its first request; two round trips take longer than such a poll.
+    member = join(real, real.topics(), real.name("group"), None, group_instance_id="one", poll_timeout_ms=1)
+    coordinator = member.source._consumer._coordinator
+
+    def has_ended_meanwhile():
+        member.poll()
+        if (task := coordinator._join_task) is None:
+            return False
+        task = getattr(task, "_task", task)
+        until(lambda: task.is_done, "the end of a join, while nobody polls")
+        return task.exception is None  # a new broker may say first that it is not ready
+
+    until(has_ended_meanwhile, "a join that ended well", every_s=0)
+    member.join()
+    assert 1 == coordinator._generation.generation_id
+
+
+@pytest.mark.kafka
 def test_a_member_never_makes_topics_not_even_where_the_broker_would(kafka_jars, tmp_path):
     with RealKafka(tmp_path, properties={"auto.create.topics.enable": "true"}) as kafka:
         broker = Broker(kafka.bootstrap, embedded=False)
