@@ -10,6 +10,7 @@ from pathlib import Path
 from stamps import Stamps, commit_every_s, session_ms, wanted
 
 from consumer import assembly
+from consumer.cli.worker import collect_garbage_less_often
 from consumer.liveness import Watchdog, stop_on_signals
 from consumer.monitoring import Monitor, no_outbox
 from consumer.settings import Settings, Topics
@@ -38,6 +39,7 @@ def main() -> None:
         assembly.worker(settings, observe=monitor.observe, window=monitor.window) as worker,
     ):
         monitor.attach(worker, no_outbox)
+        collect_garbage_less_often()
 
         read = 0
 

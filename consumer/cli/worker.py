@@ -111,7 +111,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     ):
         watch = OutboxWatch(chosen.state_path, now=time.time) if chosen.hub.enabled else no_outbox
         monitor.attach(worker, watch)
-        _collect_garbage_less_often()
+        collect_garbage_less_often()
         _log.info(
             "worker_started",
             version=importlib.metadata.version("evalsink"),
@@ -132,7 +132,7 @@ def command(  # noqa: PLR0917 - click passes them by name
         )
 
 
-def _collect_garbage_less_often() -> None:
+def collect_garbage_less_often() -> None:
     """Python looks for circular garbage after every 700 objects that stay; a poll has thousands of them.
 
     What was made up to here stays for good and need not be looked at again.
