@@ -40,17 +40,20 @@ def test_the_offset_is_our_position_and_the_watermark_the_first_record_of_the_op
     )
     # Where nothing ever came, the commit says so.
     assert {topic: (0, (ids_of[topic], 0, 1)) for topic in stage.topics.inputs} == ours(stage, 0)
-    # Its live rows can be followed meanwhile.
+    # Its live rows can be followed meanwhile, those of each shard in its order.
     [live] = (stage.folder / "state" / "runs").glob(f"*/{held.run_id}-*/*-mme.jsonl")
-    assert (
-        b"".join(
-            bytes(sample.row) + b"\n"
+    written = live.read_bytes().splitlines()
+    sent = [
+        [
+            bytes(sample.row)
             for event in body
-            if isinstance(event, Samples)
+            if isinstance(event, Samples) and event.shard == shard
             for sample in event.samples
-        )
-        == live.read_bytes()
-    )
+        ]
+        for shard in range(held.shards)
+    ]
+    assert sent == [[row for row in written if row in rows] for rows in sent]
+    assert len(written) == sum(map(len, sent))
     stage.send([held.ended(1)])
     stage.work()
     ends[stage.topics.samples] += 1
