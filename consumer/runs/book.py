@@ -122,10 +122,14 @@ class RunBook:
         return "applied"
 
     def release(self, run: RunState, event: Event) -> Gathered:
-        """Have the run's lanes taken in and removed before `event`, if that is more than further rows."""
+        """Have the run's lanes taken in and removed before `event`, if that is more than further rows.
+
+        Rows of a short shard are more: they may make the run ready, and what is counted then may find another
+        shard short, whose next rows decide.
+        """
         if isinstance(event, DecodedSamples):
             shard = run.shards.get(event.shard)
-            if shard is None or event.attempt <= shard.attempt:
+            if shard is None or (event.attempt <= shard.attempt and not shard.short):
                 return NOTHING
         return self.lanes.release(run)
 

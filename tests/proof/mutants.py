@@ -385,9 +385,16 @@ MUTANTS = (
     Mutant(
         "lanes stand while their shard starts anew",
         "consumer/runs/book.py",
-        "if shard is None or event.attempt <= shard.attempt:",
+        "if shard is None or (event.attempt <= shard.attempt and not shard.short):",
         "if True:",
         [GROUP, "tests/worker/test_lanes.py"],
+    ),
+    Mutant(
+        "lanes stand while rows end the shortness of a shard",
+        "consumer/runs/book.py",
+        "event.attempt <= shard.attempt and not shard.short",
+        "event.attempt <= shard.attempt",
+        ["tests/worker/test_lanes.py"],
     ),
     Mutant(
         "rows are taken in bulk whatever they are",
