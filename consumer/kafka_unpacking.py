@@ -20,6 +20,9 @@ UNPACKED_BYTES_MAX = 256 * 1024 * 1024
 """32 times what the input topics take packed; producers bound their batches before packing by about as much
 as topics do, so an honest one is far below."""
 
+_LZ4_RATIO_MAX: Final = 256
+"""A byte of LZ4 stands for 255 at most."""
+
 _XERIAL: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEAD_BYTES: Final = 16
 _SIZE = struct.Struct(">i")
@@ -54,7 +57,9 @@ def unpack_snappy(packed: bytes) -> bytes:
 def unpack_lz4(packed: bytes) -> bytes:
     """Of Kafka's codec 3."""
     reader = lz4.frame.LZ4FrameDecompressor()
-    unpacked = _checked("lz4", reader.decompress(packed, max_length=UNPACKED_BYTES_MAX + 1))
+    # The library takes memory, though not yet touched, for as much as it may give.
+    most = min(UNPACKED_BYTES_MAX + 1, _LZ4_RATIO_MAX * len(packed))
+    unpacked = _checked("lz4", reader.decompress(packed, max_length=most))
     if not reader.eof:
         raise ValueError("the lz4 frame is torn")
     return unpacked

@@ -67,14 +67,21 @@ def spool_files(folder: Path, run: RunState) -> Iterator[tuple[Path, int]]:
         )
 
 
-class _Held(Struct):
-    """Bytes held back for one task's files, and where in them they go."""
+class _Pieces(Struct):
+    """Bytes held back for one file, and where in it they go."""
+
+    path: Path
+    position: int
+    chunks: list[bytes]
+
+
+class _Held(Struct, frozen=True):
+    """What is held back for one task; `files` keeps the number by which it is found its own."""
 
     files: TaskFiles
-    places: tuple[int, int, int]
-    rows: list[bytes]
-    entries: list[bytes]
-    sides: list[bytes]
+    rows: _Pieces
+    entries: _Pieces
+    sides: _Pieces
 
 
 class Spool:
@@ -85,7 +92,7 @@ class Spool:
         self._open_files_max = open_files_max
         self._open: OrderedDict[Path, int] = OrderedDict()
         self._held: dict[int, _Held] = {}
-        self._held_records: dict[Path, tuple[int, list[bytes]]] = {}
+        self._held_records: dict[Path, _Pieces] = {}
         self._held_bytes = 0
         self._tasks: dict[tuple[str, int], TaskFiles] = {}
 
@@ -133,12 +140,15 @@ class Spool:
         # rest.
         held = self._held.get(id(files))
         if held is None:
-            held = _Held(files, (task.rows, task.index, task.side), [], [], [])
-            self._held[id(files)] = held
-        held.rows += rows
-        held.entries += entries
-        if sides:
-            held.sides += sides
+            held = self._held[id(files)] = _Held(
+                files,
+                _Pieces(files.rows, task.rows, []),
+                _Pieces(files.index, task.index, []),
+                _Pieces(files.side, task.side, []),
+            )
+        held.rows.chunks += rows
+        held.entries.chunks += entries
+        held.sides.chunks += sides
         self._held_bytes += sum(ends) - task.rows - task.index - task.side
         task.rows, task.index, task.side = ends
 
@@ -147,7 +157,10 @@ class Spool:
         content = _record_encoder.encode(record)
         span = Span(run.log + 4, len(content))
         framed = len(content).to_bytes(4, "little") + content
-        self._held_records.setdefault(self.log_path(partition, run), (run.log, []))[1].append(framed)
+        path = self.log_path(partition, run)
+        if path not in self._held_records:
+            self._held_records[path] = _Pieces(path, run.log, [])
+        self._held_records[path].chunks.append(framed)
         self._held_bytes += len(framed)
         run.log += len(framed)
         return span
@@ -184,13 +197,11 @@ class Spool:
             OSError: what could not be written is kept; calling again writes it to the same place.
         """
         for number, held in list(self._held.items()):
-            files, (rows, entries, side) = held.files, held.places
-            self._write(files.rows, rows, held.rows)
-            self._write(files.side, side, held.sides)
-            self._write(files.index, entries, held.entries)
+            for pieces in (held.rows, held.sides, held.entries):
+                self._write(pieces)
             del self._held[number]
-        for path, (position, records) in list(self._held_records.items()):
-            self._write(path, position, records)
+        for path, pieces in list(self._held_records.items()):
+            self._write(pieces)
             del self._held_records[path]
         self._held_bytes = 0
 
@@ -204,14 +215,18 @@ class Spool:
             os.close(descriptor)
         self._open.clear()
 
-    def _write(self, path: Path, position: int, chunks: Sequence[bytes]) -> None:
-        if not chunks:
+    def _write(self, pieces: _Pieces) -> None:
+        """Write what is held; what fails is held still, what is written is not."""
+        if not pieces.chunks:
             return
-        content = memoryview(b"".join(chunks))
-        descriptor = self._descriptor(path)
-        while content:
-            written = os.pwrite(descriptor, content, position)
-            content, position = content[written:], position + written
+        content = b"".join(pieces.chunks)
+        left, position = memoryview(content), pieces.position
+        descriptor = self._descriptor(pieces.path)
+        while left:
+            written = os.pwrite(descriptor, left, position)
+            left, position = left[written:], position + written
+        pieces.position += len(content)
+        pieces.chunks.clear()
 
     def _descriptor(self, path: Path) -> int:
         descriptor = self._open.pop(path, None)

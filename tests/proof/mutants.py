@@ -420,8 +420,8 @@ MUTANTS = (
     Mutant(
         "a row that was half written is not written again",
         "consumer/runs/spool.py",
-        "            content, position = content[written:], position + written\n",
-        "            content = content[len(content) :]\n",
+        "            left, position = left[written:], position + written\n",
+        "            left = left[len(left) :]\n",
         ["tests/runs/test_spool.py"],
     ),
     Mutant(
