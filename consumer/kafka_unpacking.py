@@ -10,7 +10,7 @@ import gzip
 import io
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import lz4.frame
 import snappy
@@ -20,6 +20,7 @@ UNPACKED_BYTES_MAX = 256 * 1024 * 1024
 """32 times what the input topics take packed; producers bound their batches before packing by about as much
 as topics do, so an honest one is far below."""
 
+_PIECE_BYTES: Final = 1024 * 1024
 _LZ4_RATIO_MAX: Final = 256
 """A byte of LZ4 stands for 255 at most."""
 
@@ -35,7 +36,7 @@ class UnpackedTooLargeError(ValueError):
 def unpack_gzip(packed: bytes | memoryview) -> bytes:
     """Of Kafka's codec 1."""
     with gzip.GzipFile(fileobj=io.BytesIO(packed), mode="r") as reader:
-        return _checked("gzip", reader.read(UNPACKED_BYTES_MAX + 1))
+        return _all_of("gzip", reader)
 
 
 def unpack_snappy(packed: bytes) -> bytes:
@@ -59,7 +60,9 @@ def unpack_lz4(packed: bytes) -> bytes:
     reader = lz4.frame.LZ4FrameDecompressor()
     # The library takes memory, though not yet touched, for as much as it may give.
     most = min(UNPACKED_BYTES_MAX + 1, _LZ4_RATIO_MAX * len(packed))
-    unpacked = _checked("lz4", reader.decompress(packed, max_length=most))
+    unpacked: bytes = reader.decompress(packed, max_length=most)
+    if len(unpacked) > UNPACKED_BYTES_MAX:
+        raise _too_large("lz4")
     if not reader.eof:
         raise ValueError("the lz4 frame is torn")
     return unpacked
@@ -68,7 +71,7 @@ def unpack_lz4(packed: bytes) -> bytes:
 def unpack_zstd(packed: bytes) -> bytes:
     """Of Kafka's codec 4."""
     with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed), read_across_frames=True) as reader:
-        return _checked("zstd", reader.read(UNPACKED_BYTES_MAX + 1))
+        return _all_of("zstd", reader)
 
 
 UNPACK: Final[Mapping[int, Callable[[bytes], bytes]]] = {
@@ -80,10 +83,20 @@ UNPACK: Final[Mapping[int, Callable[[bytes], bytes]]] = {
 """By Kafka's numbers of codecs."""
 
 
-def _checked(codec: str, unpacked: bytes) -> bytes:
-    if len(unpacked) > UNPACKED_BYTES_MAX:
-        raise UnpackedTooLargeError(f"a {codec} batch of more than {UNPACKED_BYTES_MAX >> 20} MiB unpacked")
-    return unpacked
+def _all_of(codec: str, reader: Any) -> bytes:
+    """All that `reader` gives: piece by piece, since it takes memory for as much as is asked for, at once."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := reader.read(_PIECE_BYTES):
+        pieces.append(piece)
+        size += len(piece)
+        if size > UNPACKED_BYTES_MAX:
+            raise _too_large(codec)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(codec: str) -> UnpackedTooLargeError:
+    return UnpackedTooLargeError(f"a {codec} batch of more than {UNPACKED_BYTES_MAX >> 20} MiB unpacked")
 
 
 def _snappy_block(block: bytes, most: int) -> bytes:
@@ -94,5 +107,5 @@ def _snappy_block(block: bytes, most: int) -> bytes:
         if byte <= 0x7F:  # noqa: PLR2004 - the eighth bit says that more come
             break
     if length > most:
-        raise UnpackedTooLargeError(f"a snappy batch of more than {UNPACKED_BYTES_MAX >> 20} MiB unpacked")
+        raise _too_large("snappy")
     return bytes(snappy.decompress(block))
