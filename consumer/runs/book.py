@@ -122,10 +122,17 @@ class RunBook:
         return "applied"
 
     def release(self, run: RunState, event: Event) -> Gathered:
-        """Have the run's lanes taken in and removed before `event`, if that is more than further rows."""
+        """Have the run's lanes taken in and removed before `event`, if that is more than further rows.
+
+        Rows that may complete the last shard are more: what others sent before them counts for the cut, and
+        who turns out short then is counted row by row.
+        """
         if isinstance(event, DecodedSamples):
             shard = run.shards.get(event.shard)
-            if shard is None or event.attempt <= shard.attempt:
+            if shard is None:
+                return NOTHING
+            may_complete = bool(shard.short) and run.ready + 1 == run.num_shards
+            if event.attempt <= shard.attempt and not may_complete:
                 return NOTHING
         return self.lanes.release(run)
 

@@ -385,9 +385,16 @@ MUTANTS = (
     Mutant(
         "lanes stand while their shard starts anew",
         "consumer/runs/book.py",
-        "if shard is None or event.attempt <= shard.attempt:",
-        "if True:",
+        "if event.attempt <= shard.attempt and not may_complete:",
+        "if not may_complete:",
         [GROUP, "tests/worker/test_lanes.py"],
+    ),
+    Mutant(
+        "lanes stand while rows may complete the last shard",
+        "consumer/runs/book.py",
+        "if event.attempt <= shard.attempt and not may_complete:",
+        "if event.attempt <= shard.attempt:",
+        ["tests/worker/test_lanes.py"],
     ),
     Mutant(
         "rows are taken in bulk whatever they are",
