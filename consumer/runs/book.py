@@ -124,15 +124,12 @@ class RunBook:
     def release(self, run: RunState, event: Event) -> Gathered:
         """Have the run's lanes taken in and removed before `event`, if that is more than further rows.
 
-        Rows that may complete the last shard are more: what others sent before them counts for the cut, and
-        who turns out short then is counted row by row.
+        Rows of a short shard are more: they may make the run ready, and what is counted then may find another
+        shard short, whose next rows decide.
         """
         if isinstance(event, DecodedSamples):
             shard = run.shards.get(event.shard)
-            if shard is None:
-                return NOTHING
-            may_complete = bool(shard.short) and run.ready + 1 == run.num_shards
-            if event.attempt <= shard.attempt and not may_complete:
+            if shard is None or (event.attempt <= shard.attempt and not shard.short):
                 return NOTHING
         return self.lanes.release(run)
 

@@ -385,15 +385,15 @@ MUTANTS = (
     Mutant(
         "lanes stand while their shard starts anew",
         "consumer/runs/book.py",
-        "if event.attempt <= shard.attempt and not may_complete:",
-        "if not may_complete:",
+        "if shard is None or (event.attempt <= shard.attempt and not shard.short):",
+        "if True:",
         [GROUP, "tests/worker/test_lanes.py"],
     ),
     Mutant(
-        "lanes stand while rows may complete the last shard",
+        "lanes stand while rows end the shortness of a shard",
         "consumer/runs/book.py",
-        "if event.attempt <= shard.attempt and not may_complete:",
-        "if event.attempt <= shard.attempt:",
+        "event.attempt <= shard.attempt and not shard.short",
+        "event.attempt <= shard.attempt",
         ["tests/worker/test_lanes.py"],
     ),
     Mutant(

@@ -169,6 +169,21 @@ def test_the_row_that_completes_a_run_decides_its_cut_and_the_next_is_late(reade
     assert [(5, "late")] == reasons(reader)
 
 
+def test_a_row_that_ends_a_shards_shortness_leaves_no_lane_to_another_shard_that_is_found_short(reader, log):
+    def row(doc_id, shard):
+        return log.record(rows(doc_id, shard=shard, num_shards=2))
+
+    def end(shard, count):
+        return log.record(encode(RunEnded("r", shard=shard, num_shards=2, samples={"mme": count})))
+
+    reader.poll(row(0, 0), end(0, 2), row(0, 0), end(1, 1))
+    reader.poll(row(0, 0))  # twice the same: as many rows as stated, one sample too few
+    reader.poll(row(5, 1))  # both may be done now: the first is counted, and found short
+    assert reader.book.find(0, "r").samples_cut is None
+    reader.poll(row(1, 0))
+    assert 6 == reader.book.find(0, "r").samples_cut.offset
+
+
 def two_shards(log):
     """Shard 0 ended short of a row; of shard 1's three rows one came twice and one not yet, and more are on their way."""
 
@@ -190,15 +205,6 @@ def test_a_row_taken_in_bulk_counts_for_the_cut_that_a_row_of_another_shard_deci
     reader.poll(*before, missing, last, log.record(rows(2, shard=0, num_shards=2)))
     assert last.offset == reader.book.find(0, "r").samples_cut.offset
     assert [(last.offset + 1, "late")] == reasons(reader)
-
-
-def test_a_shard_that_turns_out_short_is_counted_by_row_though_its_rows_were_taken_in_bulk(reader, log):
-    reader.poll(*two_shards(log), log.record(rows(1, shard=0, num_shards=2)))
-    assert reader.book.find(0, "r").samples_cut is None
-    again, missing = (log.record(rows(one, shard=1, num_shards=2)) for one in (10, 12))
-    reader.poll(again, missing, log.record(rows(13, shard=1, num_shards=2)))
-    assert missing.offset == reader.book.find(0, "r").samples_cut.offset
-    assert [(missing.offset + 1, "late")] == reasons(reader)
 
 
 def test_rows_of_a_lower_attempt_do_not_count_once_a_higher_one_began(reader, log):
