@@ -139,6 +139,12 @@ def test_the_files_of_workers_that_join_leave_and_die_are_those_of_a_single_one(
         left = come_and_go(stream, start, [tmp_path / f"worker-{number}" for number in range(3)])
         assert [] == stream.portions
         until(lambda: published(tmp_path / "output") == stream.runs, "every run published")
+        # Who is asked to end leaves the receipt of a run that was published just now to its next life.
+        until(
+            lambda: len({one.run_id for _, one in stage.receipts()}) == stream.runs,
+            "every receipt",
+            every_s=0.2,
+        )
         assert [0, 0, 0] == [one.terminate() for one in left]
     letters = {letter[:4]: letter.value for letter in stage.letters()}
     assert {"late", "not-json", "bad-rows"} <= {reason for *_, reason in letters}

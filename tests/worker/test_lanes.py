@@ -184,6 +184,29 @@ def test_a_row_that_ends_a_shards_shortness_leaves_no_lane_to_another_shard_that
     assert 6 == reader.book.find(0, "r").samples_cut.offset
 
 
+def two_shards(log):
+    """Shard 0 ended short of a row; of shard 1's three rows one came twice and one not yet, and more are on their way."""
+
+    def of(shard):
+        return {"shard": shard, "num_shards": 2}
+
+    yield log.record(rows(0, **of(0)))
+    yield log.record(encode(RunEnded("r", samples={"mme": 2}, **of(0))))
+    for doc_id in (10, 11, 11):
+        yield log.record(rows(doc_id, **of(1)))
+    yield log.record(encode(RunEnded("r", samples={"mme": 3}, **of(1))))
+    yield log.record(rows(10, **of(1)))
+
+
+def test_a_row_taken_in_bulk_counts_for_the_cut_that_a_row_of_another_shard_decides(reader, log):
+    before = list(two_shards(log))
+    missing = log.record(rows(12, shard=1, num_shards=2))
+    last = log.record(rows(1, shard=0, num_shards=2))
+    reader.poll(*before, missing, last, log.record(rows(2, shard=0, num_shards=2)))
+    assert last.offset == reader.book.find(0, "r").samples_cut.offset
+    assert [(last.offset + 1, "late")] == reasons(reader)
+
+
 def test_rows_of_a_lower_attempt_do_not_count_once_a_higher_one_began(reader, log):
     reader.poll(
         log.record(rows(0)),
