@@ -63,7 +63,7 @@ def sift(event: Samples, value: bytes) -> DecodedSamples:
     if (
         b"\n" not in value
         and b"\r" not in value
-        and (value.isascii() or is_utf8(value))
+        and is_utf8(value)
         and all(content[0] == _BRACE for content in contents)
     ):
         return DecodedSamples(

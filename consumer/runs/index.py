@@ -155,6 +155,7 @@ def pack_rows(
     doc_ids: list[Any] = [sample.doc_id for sample in samples]
     if set(map(type, doc_ids)) <= {int}:
         kinds, highs, lows = [0] * len(rows), repeat(0), [doc_id & _U64_MAX for doc_id in doc_ids]
+        # `encode_side` in place: nearly all rows come through here, and its call costs as much as its work.
         encode = _side_encoder.encode
         sides = [
             encode((None, sample.scores or None, sample.cluster))
