@@ -134,7 +134,10 @@ class TaskHash:
         parts: list[str]
         try:
             if self._numbered:
-                parts = [row.doc_hash for row in _lmms_decoder.decode_lines(lines)]
+                parts = [
+                    f"sample_{number}{row.doc_hash}"
+                    for number, row in enumerate(_lmms_decoder.decode_lines(lines), self._rows)
+                ]
             else:
                 parts = [
                     row.doc_hash + row.prompt_hash + row.target_hash
@@ -142,9 +145,9 @@ class TaskHash:
                 ]
         except _ODD_ROW:
             # One of them at least: each by itself.
-            parts = list(map(self._part, lines.split(b"\n")[:-1]))
-        if self._numbered:
-            parts = [f"sample_{number}{part}" for number, part in enumerate(parts, self._rows)]
+            for row in lines.split(b"\n")[:-1]:
+                self.update(row)
+            return
         self._rows += len(parts)
         self._hash.update("".join(parts).encode("utf-8", "surrogatepass"))
 

@@ -17,7 +17,7 @@ from consumer.filesystem import Disk
 from consumer.runs.account import TaskCopy, entry, judge
 from consumer.runs.aggregates import Chosen, choose
 from consumer.runs.fields import RunFields, collect, loads, start_ms
-from consumer.runs.index import ENTRY, Side
+from consumer.runs.index import ENTRY, Sides, decode_scores, decode_sides
 from consumer.runs.lifecycle import counting_ends
 from consumer.runs.publication import Staging, remove_provisional
 from consumer.runs.results_json import Times, assemble, dump, filter_order
@@ -191,8 +191,14 @@ def _copy_task(
     attempts = [run.shards[shard].attempt if shard in run.shards else 0 for shard in range(run.num_shards)]
     scores = TaskScores()
 
-    def on_scores(rank: int, sides: Sequence[Side]) -> None:
-        scores.add_many(filters[rank], [(values, cluster) for _, values, cluster in sides if values])
+    def on_scores(rank: int, sides: Sides) -> None:
+        columns = decode_scores(sides)
+        if columns is not None:
+            scores.add_columns(filters[rank], columns)
+            return
+        for _, values, cluster in decode_sides(sides):
+            if values:
+                scores.add(filters[rank], values, cluster)
 
     copied = Copied()
 

@@ -19,7 +19,6 @@ null].
 import contextlib
 import hashlib
 import struct
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntFlag
 from itertools import accumulate, repeat
@@ -29,6 +28,7 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from isal.isal_zlib import crc32
 from msgspec import Struct
 
 from consumer.errors import SpoolError
@@ -69,6 +69,8 @@ assert ENTRY.itemsize == _PACK.size
 Entries = npt.NDArray[np.void]
 Side = tuple[str | None, dict[str, float | list[float]] | None, int | float | str | None]
 
+_UNLIKE = struct.unpack(">2d", b"\x00" * 8 + b"\x01" * 8)
+"""Two numbers that differ in every byte."""
 _U64 = 2**64
 _U64_MAX = _U64 - 1
 _side_encoder = msgspec.msgpack.Encoder()
@@ -104,7 +106,7 @@ def pack_entry(  # noqa: PLR0917 - the columns of the entry, on the hot path
     """One entry; `content` is the row, empty if it was rejected."""
     return _PACK.pack(
         offset, row, filter_number, shard, attempt, flags, id_high, id_low, position,
-        len(content), zlib.crc32(content), side, side_len,
+        len(content), crc32(content), side, side_len,
     )  # fmt: skip  # columns in the order of the format
 
 
@@ -185,7 +187,7 @@ def pack_rows(
         lows,
         accumulate([length + 1 for length in lengths], initial=position),
         lengths,
-        map(zlib.crc32, rows),
+        map(crc32, rows),
         accumulate(side_lengths, initial=side),
         side_lengths,
     )
@@ -204,17 +206,57 @@ def decode_side(content: bytes) -> Side:
         raise SpoolError(f"the spool's side file does not hold what its index names: {error}") from error
 
 
-def decode_sides(contents: Sequence[bytes]) -> list[Side]:
+class Sides(Struct, frozen=True):
+    """Side entries of many rows, one behind the other.
+
+    Attributes:
+        count: How many.
+        content: Their bytes.
+    """
+
+    count: int
+    content: bytes
+
+
+def decode_sides(sides: Sides) -> list[Side]:
     """Many side entries by one call: msgpack's array of them is their bytes behind a header.
 
     Raises:
-        SpoolError: one of `contents` is none.
+        SpoolError: they are none, or of another number.
     """
-    header = b"\xdd" + len(contents).to_bytes(4, "big")
+    header = b"\xdd" + sides.count.to_bytes(4, "big")
     try:
-        return _sides_decoder.decode(header + b"".join(contents))
+        return _sides_decoder.decode(header + sides.content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SpoolError(f"the spool's side file does not hold what its index names: {error}") from error
+
+
+def decode_scores(sides: Sides) -> dict[str, npt.NDArray[np.float64]] | None:
+    """The scores of side entries that differ in nothing but numbers, metric by metric.
+
+    Most tasks' are so, and are read at a tenth of the cost of `decode_sides`.
+
+    Returns:
+        None where any holds something else (a text id, a cluster, repeats, other metrics) or is damaged.
+    """
+    if not sides.count or len(sides.content) % sides.count:
+        return None
+    table = np.frombuffer(sides.content, dtype=np.uint8).reshape(sides.count, -1)
+    try:
+        text, scores, cluster = _side_decoder.decode(table[0].tobytes())
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # cut in pieces at the wrong places, at the least
+    if text is not None or cluster is not None or not scores or set(map(type, scores.values())) != {float}:
+        return None
+    low, high = (
+        np.frombuffer(_side_encoder.encode((None, dict.fromkeys(scores, number), None)), dtype=np.uint8)
+        for number in _UNLIKE
+    )
+    is_number = low != high
+    if low.size != table.shape[1] or (table[:, ~is_number] != low[~is_number]).any():
+        return None
+    numbers = np.ascontiguousarray(table[:, is_number]).view(">f8").astype(np.float64)
+    return dict(zip(scores, numbers.T, strict=True))
 
 
 def read_entries(path: Path, *, total: int, chunk: int) -> Iterator[Entries]:

@@ -80,8 +80,8 @@ def canonical_blocks(
                 if len(pending) >= TEXT_CHUNK:
                     texts.append(_spill_texts(pending, scratch / f"text-{len(texts)}"))
                     pending = []
-            ranked = ranked[~is_text]
-        ranked = ranked[np.lexsort(_sort_columns(ranked))]
+            ranked = ranked.compress(~is_text)
+        ranked = _sorted(ranked)
         if total <= chunk:
             in_memory = ranked
         else:
@@ -131,6 +131,13 @@ def _sort_columns(ranked: Entries) -> tuple[npt.NDArray[Any], ...]:
     )
 
 
+def _sorted(ranked: Entries) -> Entries:
+    """`ranked` in the full order; a column that is the same in all decides nothing."""
+    columns = [column for column in _sort_columns(ranked) if (column != column[:1]).any()]
+    # `take`, here and for all arrays of entries: indexing with brackets copies them field by field.
+    return ranked.take(np.lexsort(columns)) if columns else ranked
+
+
 def _by_rank(blocks: Iterator[Entries]) -> Iterator[Entries]:
     """Split blocks where rank or kind change, so that whole blocks can be merged with another stream's."""
     for block in blocks:
@@ -173,7 +180,7 @@ def _merge(paths: list[Path], block: int) -> Iterator[Entries]:
             chunk.head = chunk.head[count:]
             chunk.fill()
         merged = np.concatenate(taken)
-        yield merged[np.lexsort(_sort_columns(merged))]
+        yield _sorted(merged)
 
 
 def _not_above(columns: tuple[npt.NDArray[Any], ...], bound: tuple[int, ...]) -> npt.NDArray[np.bool_]:

@@ -8,8 +8,8 @@ crc and has passed through the file's sha256. Refuses a spool that does not hold
 import hashlib
 import operator
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +17,11 @@ from typing import BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
+from isal.isal_zlib import crc32
 from msgspec import Struct
 
 from consumer.errors import SpoolError
-from consumer.runs.index import Entries, Flag, Side, check_within, decode_sides
+from consumer.runs.index import Entries, Flag, Sides, check_within
 from consumer.runs.ordering import canonical_blocks
 from consumer.runs.spool import TaskFiles
 from schemas.digests import TaskHash
@@ -89,7 +90,7 @@ def copy_samples(
     attempts: Sequence[int],
     harness: Harness,
     scratch: Path,
-    on_scores: Callable[[int, Sequence[Side]], None],
+    on_scores: Callable[[int, Sides], None],
 ) -> Copied:
     """Write the canonical samples file of one task.
 
@@ -108,11 +109,11 @@ def copy_samples(
         SpoolError: the spool is not what its index says.
     """
     copied = Copied(filters={}, gaps={}, highest={})
-    digest, task_hash = hashlib.sha256(), TaskHash(harness)
+    task_hash = TaskHash(harness)
     highest_attempts = np.asarray(attempts, dtype=np.int64)
     carried: Entries | None = None
     rejected_now_open = False
-    with _Source(files.rows) as rows, _Source(files.side) as side:
+    with _Source(files.rows) as rows, _Source(files.side) as side, _Output(target) as output:
         for block in canonical_blocks(files.index, files.side, ranks, total=total, scratch=scratch):
             if block["shard"].max(initial=0) >= highest_attempts.size:
                 raise SpoolError("the index names a shard that the run does not have")
@@ -123,18 +124,17 @@ def copy_samples(
             rejected_now_open = _count_rejected(
                 copied, block, groups, highest_attempts, continues=continues, counted=rejected_now_open
             )
-            winners = groups.entries[groups.is_winner]
+            winners = groups.entries.compress(groups.is_winner)
             if not winners.size:
                 continue
             rank = int(winners["rank"][0])
             _count_winners(copied, rank, winners)
-            for content in _contents(rows, winners):
-                target.write(content)
-                digest.update(content)
-                task_hash.update_lines(content)
-            if sides := _sides(side, winners):
+            for lines in _lines(rows, winners):
+                output.write(lines)
+                task_hash.update_lines(lines)
+            if (sides := _sides(side, winners)).count:
                 on_scores(rank, sides)
-    copied.sha256, copied.task_hash = digest.hexdigest(), task_hash.hexdigest()
+    copied.sha256, copied.task_hash = output.sha256, task_hash.hexdigest()
     return copied
 
 
@@ -150,10 +150,20 @@ class _Source:
         """The pieces at `positions`; what lies beyond the file's end is missing in them."""
         if self.size > HELD_BYTES:
             return list(map(os.pread, repeat(self._descriptor), lengths, positions))
+        content = self._whole()
+        return [content[at : at + length] for at, length in zip(positions, lengths, strict=True)]
+
+    def read_joined(self, positions: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint32]) -> bytes:
+        """The same, one behind the other; of equal length and within the file it is one call for all."""
+        if self.size > HELD_BYTES or not lengths.size or (lengths != lengths[0]).any():
+            return b"".join(self.read(positions.tolist(), lengths.tolist()))
+        places = positions.astype(np.intp)[:, np.newaxis] + np.arange(lengths[0])
+        return np.frombuffer(self._whole(), dtype=np.uint8).take(places).tobytes()
+
+    def _whole(self) -> bytes:
         if self._content is None:
             self._content = os.pread(self._descriptor, self.size, 0) if self.size else b""
-        content = self._content
-        return [content[at : at + length] for at, length in zip(positions, lengths, strict=True)]
+        return self._content
 
     def __enter__(self) -> Self:
         return self
@@ -163,6 +173,51 @@ class _Source:
     ) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
+
+
+class _Output:
+    """The samples file, written and hashed by a thread of its own while the next piece is being read.
+
+    Two pieces are in memory: one that is written, one that is read. After the block `sha256` is that of the
+    file, or what went wrong has been raised.
+    """
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self._digest = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evalsink-output")
+        self._under_way: Future[None] | None = None
+
+    def write(self, content: bytes) -> None:
+        """Have `content` written; raises what became of the piece before."""
+        self._finish()
+        self._under_way = self._thread.submit(self._take, content)
+
+    @property
+    def sha256(self) -> str:
+        """Of all that was written, hex."""
+        self._finish()
+        return self._digest.hexdigest()
+
+    def _take(self, content: bytes) -> None:
+        # Neither call holds the interpreter.
+        self._target.write(content)
+        self._digest.update(content)
+
+    def _finish(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+            self._under_way = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        if error is None:
+            self._finish()
 
 
 def _group(block: Entries, carried: Entries | None) -> tuple[_Groups, Entries, bool]:
@@ -182,11 +237,11 @@ def _group(block: Entries, carried: Entries | None) -> tuple[_Groups, Entries, b
     group = np.cumsum(new) - 1
     if continues:
         assert carried is not None
-        first = np.concatenate([carried, block[heads]])
+        first = np.concatenate([carried, block.take(heads)])
         group = group + 1
     else:
-        first = block[heads]
-    winner = first[group]
+        first = block.take(heads)
+    winner = first.take(group)
     is_good = (block["flags"] & int(Flag.REJECTED)) == 0
     has_good = (winner["flags"] & int(Flag.REJECTED)) == 0
     return _Groups(block, new & is_good, winner, is_good, has_good), first[-1:].copy(), continues
@@ -194,12 +249,12 @@ def _group(block: Entries, carried: Entries | None) -> tuple[_Groups, Entries, b
 
 def _count_losers(copied: Copied, groups: _Groups, rows: _Source) -> None:
     is_loser = groups.is_good & ~groups.is_winner
-    losers, winners = groups.entries[is_loser], groups.winner[is_loser]
+    losers, winners = groups.entries.compress(is_loser), groups.winner.compress(is_loser)
     superseded = (losers["shard"] == winners["shard"]) & (losers["attempt"] < winners["attempt"])
     alike = ~superseded & (losers["length"] == winners["length"]) & (losers["crc"] == winners["crc"])
     equal = 0
-    for some, others in zip(_pieces(losers[alike]), _pieces(winners[alike]), strict=True):
-        equal += sum(map(operator.eq, _lines(rows, some), _lines(rows, others)))
+    for some, others in zip(_pieces(losers.compress(alike)), _pieces(winners.compress(alike)), strict=True):
+        equal += sum(map(operator.eq, _contents(rows, some), _contents(rows, others)))
     copied.superseded += int(np.count_nonzero(superseded))
     copied.duplicates += equal
     copied.conflicts += losers.size - int(np.count_nonzero(superseded)) - equal
@@ -272,26 +327,37 @@ def _pieces(entries: Entries) -> Iterator[Entries]:
     yield from np.split(entries, edges)
 
 
-def _lines(rows: _Source, entries: Entries) -> list[bytes]:
+def _contents(rows: _Source, entries: Entries) -> list[bytes]:
     """The rows of `entries` with their newlines, as they were received."""
-    positions, lengths, checksums = (entries[name].tolist() for name in ("position", "length", "crc"))
-    found = rows.read(positions, [length + 1 for length in lengths])
+    positions, lengths = entries["position"].tolist(), (entries["length"] + 1).tolist()
     # A checksum goes on from where it stands: so it covers the newline too.
-    wanted = map(zlib.crc32, repeat(b"\n"), checksums)
-    for position, length, one, checksum in zip(positions, lengths, found, wanted, strict=False):
-        if len(one) != length + 1 or zlib.crc32(one) != checksum:
-            raise SpoolError(f"the spool does not hold the row that its index names at byte {position}")
+    checksums = list(map(crc32, repeat(b"\n"), entries["crc"].tolist()))
+    found = rows.read(positions, lengths)
+    if list(map(len, found)) != lengths or list(map(crc32, found)) != checksums:
+        position = _first_damaged(positions, lengths, checksums, found)
+        raise SpoolError(f"the spool does not hold the row that its index names at byte {position}")
     return found
 
 
-def _contents(rows: _Source, winners: Entries) -> Iterator[bytes]:
+def _first_damaged(
+    positions: Sequence[int], lengths: Sequence[int], checksums: Sequence[int], found: Sequence[bytes]
+) -> int:
+    wrong = (
+        position
+        for position, length, checksum, one in zip(positions, lengths, checksums, found, strict=True)
+        if len(one) != length or crc32(one) != checksum
+    )
+    return next(wrong)
+
+
+def _lines(rows: _Source, winners: Entries) -> Iterator[bytes]:
     """The winners' lines in order, in pieces of about `COPY_BYTES`."""
     for piece in _pieces(winners):
         if piece.size:
-            yield b"".join(_lines(rows, piece))
+            yield b"".join(_contents(rows, piece))
 
 
-def _sides(side: _Source, winners: Entries) -> list[Side]:
+def _sides(side: _Source, winners: Entries) -> Sides:
     """The side entries of the winners that have one."""
-    entries = winners[winners["side_len"] > 0]
-    return decode_sides(side.read(entries["side"].tolist(), entries["side_len"].tolist()))
+    entries = winners.compress(winners["side_len"] > 0)
+    return Sides(entries.size, side.read_joined(entries["side"], entries["side_len"]))

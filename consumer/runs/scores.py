@@ -17,13 +17,16 @@ arXiv:2411.00640, equation 4.
 
 import hashlib
 import math
-import operator
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from schemas.events import Cluster, Score
+
+Numbers = npt.NDArray[np.float64]
 
 Statistics = dict[str, dict[str, dict[str, int | float | None]]]
 """Filter to metric to statistic: ``n``, ``mean``, ``stderr_clt``, ``stderr_clustered``; of repeats also
@@ -72,12 +75,12 @@ class _Moments:
             self._count, self._total, self._squares = self.result()
             del self._chunk[:]
 
-    def add_many(self, values: Sequence[float]) -> None:
+    def add_many(self, values: Numbers) -> None:
         start = 0
-        while start < len(values):
+        while start < values.size:
             part = values[start : start + _CHUNK - len(self._chunk)]
-            self._chunk.extend(part)
-            start += len(part)
+            self._chunk.frombytes(part.tobytes())
+            start += part.size
             if len(self._chunk) == _CHUNK:
                 self._count, self._total, self._squares = self.result()
                 del self._chunk[:]
@@ -89,7 +92,9 @@ class _Moments:
             return self._count, self._total, self._squares
         total = _sum(self._chunk)
         mean = total / more
-        squares = _sum((value - mean) * (value - mean) for value in self._chunk)
+        with np.errstate(over="ignore", invalid="ignore"):  # `_sum` tells
+            deviations = np.array(self._chunk) - mean
+            squares = _sum((deviations * deviations).tolist())
         if not self._count:
             return more, total, squares
         count = self._count + more
@@ -167,7 +172,7 @@ class _Series:
         self._sums[number] += score - self._origin
         return new
 
-    def add_numbers(self, scores: Sequence[float], *, clustered: bool) -> int:
+    def add_numbers(self, scores: Numbers, *, clustered: bool) -> int:
         """`add` and, if `clustered`, `add_to_cluster` number 0, for each of `scores`.
 
         Returns by how many cells it grew.
@@ -175,12 +180,13 @@ class _Series:
         self.moments.add_many(scores)
         if not clustered:
             return 0
-        new = self.add_to_cluster(0, scores[0])
+        new = self.add_to_cluster(0, float(scores[0]))
         assert self._origin is not None
         origin = self._origin
-        # One after the other, from where the sum stands: `sum` rounds otherwise since Python 3.12.
-        self._sums[0] = reduce(operator.add, [score - origin for score in scores[1:]], self._sums[0])
-        self._sizes[0] += len(scores) - 1
+        with np.errstate(over="ignore", invalid="ignore"):
+            # One after the other, from where the sum stands: numpy's `sum` adds in pairs.
+            self._sums[0] = np.add.accumulate(np.append(self._sums[0], scores[1:] - origin))[-1]
+        self._sizes[0] += scores.size - 1
         return new
 
     def forget_clusters(self) -> None:
@@ -227,32 +233,19 @@ class TaskScores:
         if self._cells > MAX_CLUSTER_CELLS:
             self._forget_clusters()
 
-    def add_many(self, filter_name: str, samples: Sequence[tuple[Mapping[str, Score], Cluster]]) -> None:
+    def add_columns(self, filter_name: str, columns: Mapping[str, Numbers]) -> None:
         """Take in samples in order, to the same end as one by one, at a fraction of the cost.
 
-        Where all are single numbers without a cluster, that is; others are taken one by one.
+        Args:
+            filter_name: Of all.
+            columns: Metric to each sample's score: single numbers, of samples without a cluster.
         """
-        numbers: dict[str, list[float]] = {}
-        for scores, cluster in samples:
-            if cluster is not None:
-                break
-            for metric, score in scores.items():
-                if type(score) is list:
-                    break
-                numbers.setdefault(metric, []).append(score)  # type: ignore[arg-type]  # no list
-            else:
-                continue
-            break
-        else:
-            for metric, values in numbers.items():
-                series = self._series.get((filter_name, metric)) or self._new_series(filter_name, metric)
-                if series is not None:
-                    self._cells += series.add_numbers(values, clustered=self._numbers is not None)
-            if self._cells > MAX_CLUSTER_CELLS:
-                self._forget_clusters()
-            return
-        for scores, cluster in samples:
-            self.add(filter_name, scores, cluster)
+        for metric, values in columns.items():
+            series = self._series.get((filter_name, metric)) or self._new_series(filter_name, metric)
+            if series is not None:
+                self._cells += series.add_numbers(values, clustered=self._numbers is not None)
+        if self._cells > MAX_CLUSTER_CELLS:
+            self._forget_clusters()
 
     def _new_series(self, filter_name: str, metric: str) -> _Series | None:
         if len(self._series) == MAX_SERIES:

@@ -141,8 +141,8 @@ MUTANTS = (
     Mutant(
         "rows are copied without their checksum",
         "consumer/runs/samples.py",
-        "if len(one) != length + 1 or zlib.crc32(one) != checksum:",
-        "if len(one) != length + 1:",
+        "if list(map(len, found)) != lengths or list(map(crc32, found)) != checksums:",
+        "if list(map(len, found)) != lengths:",
         ["tests/runs/test_samples.py"],
     ),
     Mutant(

@@ -11,8 +11,11 @@ from consumer.runs import index
 from consumer.runs.index import (
     ENTRY,
     Flag,
+    Sides,
     count_distinct,
+    decode_scores,
     decode_side,
+    decode_sides,
     encode_side,
     pack_entry,
     read_entries,
@@ -117,3 +120,42 @@ def test_only_the_counts_asked_for_are_given(tmp_path):
 def test_flags_leave_room_for_each_other():
     assert len(Flag) == len({int(flag) for flag in Flag})
     assert all(int(flag).bit_count() == 1 for flag in Flag)
+
+
+numbers = st.floats(allow_nan=False)
+alike = st.lists(st.sampled_from(["acc", "f1", "é"]), unique=True, max_size=3).flatmap(
+    lambda metrics: st.lists(
+        st.tuples(*[numbers] * len(metrics)).map(lambda row: dict(zip(metrics, row, strict=True))),
+        min_size=1,
+        max_size=6,
+    )
+)
+others = st.tuples(
+    st.none() | st.text(max_size=3),
+    st.dictionaries(st.sampled_from(["acc", "f1"]), numbers | st.lists(numbers, max_size=2), max_size=2),
+    st.none() | st.integers(0, 300) | st.sampled_from(["", "c"]),
+)
+
+
+def joined(sides):
+    contents = [content for content in (encode_side(*side) for side in sides) if content]
+    return Sides(len(contents), b"".join(contents))
+
+
+@given(scores=alike, odd=st.none() | others)
+def test_scores_read_at_once_are_those_read_one_by_one_or_left_to_that(scores, odd):
+    sides = joined([(None, one, None) for one in scores] + ([odd] if odd else []))
+    columns = decode_scores(sides)
+    one_by_one = decode_sides(sides)
+    if columns is not None:
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        assert [(None, row, None) for row in rows] == one_by_one
+        assert [list(row) for row in rows] == [list(row) for _, row, _ in one_by_one]
+    else:
+        assert odd or not scores[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93\xc0\x81", b"\xff" * 18])
+def test_side_entries_that_are_damaged_are_told(content):
+    with pytest.raises(SpoolError):
+        decode_sides(Sides(2, content))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consumer.errors import SpoolError
 from consumer.runs import samples
-from consumer.runs.index import ENTRY
+from consumer.runs.index import ENTRY, decode_sides
 from consumer.runs.ordering import canonical_blocks
 from consumer.runs.samples import GAPS_MAX, copy_samples
 from tests.runs.entries import Row, rows, write_files
@@ -29,7 +29,7 @@ def copy(folder, received, *, attempts=(0, 0, 0), ranks=(0, 1, 2), files=None, h
         attempts=attempts,
         harness=harness,
         scratch=folder / "scratch",
-        on_scores=lambda rank, sides: scores.extend((rank, side[1]) for side in sides),
+        on_scores=lambda rank, sides: scores.extend((rank, side[1]) for side in decode_sides(sides)),
     )
     return target.getvalue(), copied, scores
 
@@ -99,7 +99,8 @@ def test_a_loser_counts_once_and_against_the_winner(tmp_path, loser, counter):
 
 
 def test_a_row_is_equal_by_its_bytes_and_not_by_its_checksum(tmp_path, monkeypatch):
-    monkeypatch.setattr("consumer.runs.index.zlib.crc32", lambda *_: 7)
+    for module in ("index", "samples"):
+        monkeypatch.setattr(f"consumer.runs.{module}.crc32", lambda *_: 7)
     _, copied, _ = copy(tmp_path, [Row(1, b'{"v":1}'), Row(1, b'{"v":2}')])
     assert (0, 1) == (copied.duplicates, copied.conflicts)
 
