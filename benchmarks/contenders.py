@@ -6,7 +6,6 @@ two seconds what was handed to the operating system before. What one does less o
 
 import importlib.metadata
 import json
-import shutil
 import sys
 import uuid
 from itertools import islice
@@ -17,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from benchmarks.environments import PEERS, connect_jars, connect_version, python_at, version_at
-from benchmarks.measuring import FailedError, run, settle_disk
+from benchmarks.measuring import FailedError, empty, run, settle_disk
 from benchmarks.rows import Shape, samples
 from tests.kafka_harness.broker import free_ports
 from tests.kafka_harness.jars import java
@@ -195,7 +194,7 @@ def measure(contender: Contender, bootstrap: str, shape: Shape, *, topic: str, f
         bootstrap: The broker.
         shape: What the topic holds; a contender that is to read less of it gets one with fewer rows.
         topic: The filled topic.
-        folder: For its output, which is removed, and its log, which stays.
+        folder: For its output, which is emptied, and its log, which stays.
 
     Raises:
         FailedError: it did not do its work.
@@ -208,7 +207,7 @@ def measure(contender: Contender, bootstrap: str, shape: Shape, *, topic: str, f
     try:
         ran = run(command_of(contender), log=folder / f"{mark}.log", environment=told)
     finally:
-        shutil.rmtree(output)
+        empty(output)
     said: dict[str, Any] = json.loads(ran.said.splitlines()[-1])
     if said["rows"] <= said["rows_before_first"]:
         raise FailedError("all rows came with the first poll: more rows, please")

@@ -125,6 +125,17 @@ def settle_disk() -> None:
     os.sync()
 
 
+def empty(folder: Path) -> None:
+    """Give the room of all files in `folder` back, but keep their names.
+
+    Whoever makes a file on ext4 passes by every inode that was freed in the last half minute: with those of a
+    thousand runs that costs the next one a millisecond a file.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            os.truncate(path, 0)
+
+
 def machine() -> dict[str, Any]:
     """What a figure depends on. Nothing in it says whose machine it is."""
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text("ascii", errors="replace"))

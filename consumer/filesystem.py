@@ -9,6 +9,7 @@ import ctypes
 import errno
 import functools
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,17 @@ def room(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+def open_files(wanted: int) -> int:
+    """How many of `wanted` files may be held open: half of what the process may, once it may all it can."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 2 * wanted:
+        ceiling = 2 * wanted if hard == resource.RLIM_INFINITY else min(hard, 2 * wanted)
+        with contextlib.suppress(OSError, ValueError):  # macOS names a hard limit that it does not grant
+            resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
+            soft = ceiling
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft // 2))
 
 
 def files_below(root: Path, *, skip_denied: bool) -> Iterator[Path]:

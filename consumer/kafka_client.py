@@ -25,11 +25,13 @@ from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
+from kafka.net import manager
 from kafka.net.compat import KafkaNetClient
 from kafka.record import default_records, legacy_records
 from msgspec import Struct
 
 from consumer.errors import BrokerAwayError, BrokerError, UsageError
+from consumer.kafka_receiving import larger
 from consumer.kafka_security import check_admission, client_settings
 from consumer.kafka_unpacking import UNPACK
 from consumer.settings import Security
@@ -104,6 +106,7 @@ def connect(brokers: str, security: Security | None = None, *, timeout_s: float 
     security = security or Security()
     _quieten()
     _bound_unpacking()
+    manager.KafkaTCPTransport = larger(manager.KafkaTCPTransport)
     settings: dict[str, Any] = {
         "bootstrap_servers": [
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in servers

@@ -218,7 +218,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         checkpoint_interval_s: Seconds between checkpoints while records come.
         poll_timeout_ms: Longest wait of one poll, milliseconds.
         poll_records_max: Records taken by one poll.
-        open_files_max: Spool files held open at a time.
+        open_files_max: Spool files held open at a time, three for each task of an open run; no more
+            than half of what the process may open.
         session_timeout_ms: Kafka session time-out, milliseconds.
         grace_s: Seconds without a record after which a run with at least one end is shown below
             ``partial/``.
@@ -247,7 +248,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_interval_s: Annotated[float, Meta(gt=0)] = 2.0
     poll_timeout_ms: Annotated[int, Meta(ge=1)] = 250
     poll_records_max: Annotated[int, Meta(ge=1)] = 4000
-    open_files_max: Annotated[int, Meta(ge=4)] = 256
+    open_files_max: Annotated[int, Meta(ge=4)] = 4096
     session_timeout_ms: Annotated[int, Meta(ge=1000)] = 45_000
     grace_s: Annotated[float, Meta(gt=0)] = 900.0
     abandon_after_s: Annotated[float, Meta(gt=0)] = 86_400.0

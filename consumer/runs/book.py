@@ -11,12 +11,11 @@ Refuses nothing that was decoded: what comes above a cut is `late`, a `run_expir
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Final, Literal
 
 from consumer.runs import lifecycle
-from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack_entry, pack_rows
+from consumer.runs.index import ENTRY, Flag, encode_side, identity, pack_entry, pack_rows, place
 from consumer.runs.known import KnownSamples
 from consumer.runs.lanes import NOTHING, Gathered, Lanes, Place
 from consumer.runs.lifecycle import TallyKey
@@ -235,50 +234,49 @@ class RunBook:
         return place
 
     def _append(self, run: RunState, record: Record, event: DecodedSamples) -> None:
-        place = self._place(record.partition, run, event.task, event.filter)
-        task = place.task
+        home = self._place(record.partition, run, event.task, event.filter)
+        task = home.task
         packed = pack_rows(
             event.rows,
             event.contents,
-            offsets=repeat(record.offset),
+            offsets=record.offset,
             places=event.indexes,
-            filter_number=place.filter,
+            filter_number=home.filter,
             shard=event.shard,
             attempt=event.attempt,
             marks=_marks(event),
-            position=task.rows,
-            side=task.side,
         )
         rows = b"\n".join([*event.contents, b""])
-        side_position = task.side + packed.side_bytes
+        entries = [place(packed.entries, task.rows, task.side)]
+        sides, side_position = [packed.sides], task.side + len(packed.sides)
         for rejected in event.rejected:
             kind, high, low = identity(rejected.identity)
             side = encode_side(rejected.identity if isinstance(rejected.identity, str) else None, {}, None)
-            packed.entries.append(
+            entries.append(
                 pack_entry(
-                    record.offset, rejected.index, place.filter, event.shard, event.attempt,
+                    record.offset, rejected.index, home.filter, event.shard, event.attempt,
                     kind | Flag.REJECTED, high, low, task.rows + len(rows), b"", side_position, len(side),
                 )
             )  # fmt: skip  # columns in the order of the format
             if side:
-                packed.sides.append(side)
+                sides.append(side)
                 side_position += len(side)
+        count = len(event.rows) + len(event.rejected)
         self.spool.append_rows(
-            place.files,
+            home.files,
             task,
             rows=(rows,),
-            entries=packed.entries,
-            sides=packed.sides,
-            ends=(task.rows + len(rows), task.index + len(packed.entries) * _ENTRY_BYTES, side_position),
+            entries=entries,
+            sides=sides,
+            ends=(task.rows + len(rows), task.index + count * _ENTRY_BYTES, side_position),
         )
-        count = len(packed.entries)
-        new = self._count_new(record, run, place.number, event, place.filter) if self._known else None
+        new = self._count_new(record, run, home.number, event, home.filter) if self._known else None
         lifecycle.apply_rows(
             run,
             shard=event.shard,
             attempt=event.attempt,
             num_shards=event.num_shards,
-            task=place.number,
+            task=home.number,
             count=count,
             new=new,
         )

@@ -21,7 +21,6 @@ import hashlib
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntFlag
-from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +28,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from isal.isal_zlib import crc32
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from consumer.errors import SpoolError
 from consumer.runs.lifecycle import TallyKey
@@ -72,7 +71,6 @@ Side = tuple[str | None, dict[str, float | list[float]] | None, int | float | st
 _UNLIKE = struct.unpack(">2d", b"\x00" * 8 + b"\x01" * 8)
 """Two numbers that differ in every byte."""
 _U64 = 2**64
-_U64_MAX = _U64 - 1
 _side_encoder = msgspec.msgpack.Encoder()
 _side_decoder = msgspec.msgpack.Decoder(tuple[str | None, dict[str, Any] | None, Any])
 _sides_decoder = msgspec.msgpack.Decoder(list[tuple[str | None, dict[str, Any] | None, Any]])
@@ -120,43 +118,45 @@ def encode_side(
 
 
 class Packed(Struct, frozen=True):
-    """Rows as the spool takes them: entries and side entries, and the side entries' bytes in all."""
+    """Rows as the spool takes them.
 
-    entries: list[bytes]
-    sides: list[bytes]
-    side_bytes: int
+    Attributes:
+        entries: Their index entries, as if the first row and the first side entry stood at position 0.
+        sides: The side entries of those that have one, joined.
+    """
+
+    entries: Entries
+    sides: bytes
 
 
 def pack_rows(
     samples: Sequence[Sample],
-    rows: Sequence[bytes],
+    rows: Sequence[bytes | Raw],
     *,
-    offsets: Iterable[int],
+    offsets: npt.ArrayLike,
     places: Iterable[int],
-    filter_number: int,
-    shard: int,
-    attempt: int,
+    filter_number: npt.ArrayLike,
+    shard: npt.ArrayLike,
+    attempt: npt.ArrayLike,
     marks: Mapping[int, int],
-    position: int,
-    side: int,
 ) -> Packed:
-    """Entries of many rows at a time: calls that see all of them cost a fifth of going row by row.
+    """Entries of many rows at a time: column by column costs a tenth of going row by row.
 
     Args:
         samples: What the rows are.
         rows: Their bytes.
-        offsets: The log offset of each.
+        offsets: The log offset of each, or of all.
         places: The place of each in its batch.
-        filter_number: In `TaskState.filters`, of all.
-        shard: Of all.
-        attempt: Of all.
+        filter_number: In `TaskState.filters`, of each or of all.
+        shard: Of each or of all.
+        attempt: Of each or of all.
         marks: Flags, by the number in `rows` of those that have any.
-        position: Where in the JSONL the first one goes.
-        side: Where in the side file the first side entry goes.
     """
     doc_ids: list[Any] = [sample.doc_id for sample in samples]
+    entries: Entries = np.empty(len(rows), dtype=ENTRY)
     if set(map(type, doc_ids)) <= {int}:
-        kinds, highs, lows = [0] * len(rows), repeat(0), [doc_id & _U64_MAX for doc_id in doc_ids]
+        entries["flags"], entries["id_high"] = 0, 0
+        entries["id_low"] = np.array(doc_ids, dtype=np.int64).view(np.uint64)
         # `encode_side` in place: nearly all rows come through here, and its call costs as much as its work.
         encode = _side_encoder.encode
         sides = [
@@ -166,32 +166,38 @@ def pack_rows(
             for sample in samples
         ]
     else:
-        kinds, highs, lows = map(list, zip(*map(identity, doc_ids), strict=True))  # type: ignore[assignment]  # iterables both
+        entries["flags"], entries["id_high"], entries["id_low"] = zip(*map(identity, doc_ids), strict=True)
         texts = [doc_id if isinstance(doc_id, str) else None for doc_id in doc_ids]
         sides = [
             encode_side(text, sample.scores, sample.cluster)
             for text, sample in zip(texts, samples, strict=True)
         ]
     for number, flags in marks.items():
-        kinds[number] |= flags
-    lengths, side_lengths = list(map(len, rows)), list(map(len, sides))
-    entries = map(
-        _PACK.pack,
-        offsets,
-        places,
-        repeat(filter_number),
-        repeat(shard),
-        repeat(attempt),
-        kinds,
-        highs,
-        lows,
-        accumulate([length + 1 for length in lengths], initial=position),
-        lengths,
-        map(crc32, rows),
-        accumulate(side_lengths, initial=side),
-        side_lengths,
-    )
-    return Packed(list(entries), [one for one in sides if one], sum(side_lengths))
+        entries["flags"][number] |= flags
+    entries["offset"], entries["row"] = offsets, np.fromiter(places, np.uint32, len(rows))
+    entries["filter"], entries["shard"], entries["attempt"] = filter_number, shard, attempt
+    entries["crc"] = np.fromiter(map(crc32, rows), np.uint32, len(rows))
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    entries["length"], entries["position"] = lengths, np.cumsum(lengths + 1) - (lengths + 1)
+    lengths = np.fromiter(map(len, sides), np.int64, len(rows))
+    entries["side_len"], entries["side"] = lengths, np.cumsum(lengths) - lengths
+    return Packed(entries, b"".join(sides))
+
+
+def place(entries: Entries, position: int, side: int) -> bytes:
+    """The entries as the index file takes them, moved to where their first row and side entry go.
+
+    Args:
+        entries: As `pack_rows` gives them; changed in place.
+        position: Of the first row in the JSONL.
+        side: Of the first side entry in the side file.
+    """
+    if not entries.size:
+        return b""
+    # Unsigned numbers wrap around, so a distance may be negative.
+    entries["position"] += np.uint64((position - int(entries["position"][0])) % _U64)
+    entries["side"] += np.uint64((side - int(entries["side"][0])) % _U64)
+    return entries.tobytes()
 
 
 def decode_side(content: bytes) -> Side:

@@ -15,14 +15,16 @@ handed back untouched, to be taken one by one.
 
 import codecs
 from collections.abc import Iterable, Sequence
-from itertools import chain, repeat
-from operator import contains, itemgetter
+from itertools import accumulate, chain, repeat
+from operator import contains
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 from consumer.runs import lifecycle
-from consumer.runs.index import ENTRY, pack_rows
+from consumer.runs.index import ENTRY, pack_rows, place
 from consumer.runs.spool import Spool, TaskFiles
 from consumer.vocabulary import DecodedSamples, Record
 from schemas.events import Sample
@@ -36,7 +38,6 @@ LANES_MAX: Final = 20_000
 
 _BRACE: Final = ord("{")
 _PIECE_BYTES: Final = 64 * 1024
-_first_byte = itemgetter(0)
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -146,16 +147,21 @@ class Lanes:
             del self.by_key[key]
 
     def _take_in(self, lanes: Iterable[Lane]) -> Gathered:
-        rows, odd = 0, []
-        for lane in lanes:
-            if not lane.records:
-                continue
-            count = append_rows(lane, self._spool)
-            if count is None:
-                odd += lane.records
-            else:
-                rows += count
-                _account(lane, count)
+        waiting = [lane for lane in lanes if lane.records]
+        if not waiting:
+            return NOTHING
+        odd: list[Record] = []
+        rows = append_rows(waiting, self._spool)
+        if rows is None:
+            # One lane is odd, at the least.
+            rows = 0
+            for lane in waiting:
+                count = append_rows([lane], self._spool)
+                if count is None:
+                    odd += lane.records
+                else:
+                    rows += count
+        for lane in waiting:
             lane.records, lane.samples = [], []
         return Gathered(rows, odd)
 
@@ -175,54 +181,71 @@ def _account(lane: Lane, count: int) -> None:
     run.seen_ms = max(run.seen_ms, *(record.timestamp for record in records))
 
 
-def append_rows(lane: Lane, spool: Spool) -> int | None:
-    """Hand the rows that wait in `lane` to the spool; the lane keeps them.
+def append_rows(lanes: Sequence[Lane], spool: Spool) -> int | None:
+    """Hand the rows that wait in `lanes` to the spool and note them in their runs; the lanes keep them.
+
+    Args:
+        lanes: At least one, each with records; those may be without rows.
+        spool: Where to.
 
     Returns:
         How many they are; None if one of them needs a look of its own, and nothing was done.
     """
-    samples = list(chain.from_iterable(lane.samples))
-    rows = [bytes(sample.row) for sample in samples]
+    records = list(chain.from_iterable(lane.records for lane in lanes))
+    batches = list(chain.from_iterable(lane.samples for lane in lanes))
+    samples = list(chain.from_iterable(batches))
+    rows = [sample.row for sample in samples]
     content = b"\n".join([*rows, b""])
-    if not _are_plain([record.value or b"" for record in lane.records], rows, content):
-        return None
-    sizes = list(map(len, lane.samples))
-    place, task = lane.place, lane.place.task
+    sizes = list(map(len, batches))
+    counts = [sum(map(len, lane.samples)) for lane in lanes]
     packed = pack_rows(
         samples,
         rows,
-        offsets=chain.from_iterable(map(repeat, [record.offset for record in lane.records], sizes)),
+        offsets=np.repeat([record.offset for record in records], sizes),
         places=chain.from_iterable(map(range, sizes)),
-        filter_number=place.filter,
-        shard=lane.shard,
-        attempt=lane.attempt,
+        filter_number=np.repeat([lane.place.filter for lane in lanes], counts),
+        shard=np.repeat([lane.shard for lane in lanes], counts),
+        attempt=np.repeat([lane.attempt for lane in lanes], counts),
         marks={},
-        position=task.rows,
-        side=task.side,
     )
-    spool.append_rows(
-        place.files,
-        task,
-        rows=(content,),
-        entries=packed.entries,
-        sides=packed.sides,
-        ends=(
-            task.rows + len(content),
-            task.index + len(rows) * ENTRY.itemsize,
-            task.side + packed.side_bytes,
-        ),
-    )
+    entries = packed.entries
+    firsts = [0, *accumulate(counts)]
+    starts = entries["position"].astype(np.intp)
+    if not _are_plain([record.value or b"" for record in records], content, starts):
+        return None
+    lines = np.append(starts, len(content)).take(firsts).tolist()
+    sides = np.append(entries["side"].astype(np.intp), len(packed.sides)).take(firsts).tolist()
+    lines_of, sides_of = memoryview(content), memoryview(packed.sides)
+    for number, (lane, count) in enumerate(zip(lanes, counts, strict=True)):
+        task, after = lane.place.task, number + 1
+        spool.append_rows(
+            lane.place.files,
+            task,
+            rows=(lines_of[lines[number] : lines[after]],),
+            entries=(place(entries[firsts[number] : firsts[after]], task.rows, task.side),),
+            sides=(sides_of[sides[number] : sides[after]],),
+            ends=(
+                task.rows + lines[after] - lines[number],
+                task.index + count * ENTRY.itemsize,
+                task.side + sides[after] - sides[number],
+            ),
+        )
+        _account(lane, count)
     return len(rows)
 
 
-def _are_plain(values: Sequence[bytes], rows: Sequence[bytes], content: bytes) -> bool:
-    """All are JSON objects in UTF-8 on one line. A newline in JSON can only stand between tokens.
+def _are_plain(values: Sequence[bytes], content: bytes, starts: npt.NDArray[np.intp]) -> bool:
+    """All rows are JSON objects in UTF-8 on one line. A newline in JSON can only stand between tokens.
 
-    `values` are the events that the rows come from: to look for one byte in few long ones is quickest.
+    Args:
+        values: The events that the rows come from: to look for one byte in few long ones is quickest.
+        content: The rows' lines.
+        starts: Where in it each row begins.
     """
     if any(map(contains, values, repeat(b"\n"))) or any(map(contains, values, repeat(b"\r"))):
         return False
-    return _is_utf8(content) and set(map(_first_byte, rows)) <= {_BRACE}
+    firsts = np.frombuffer(content, dtype=np.uint8).take(starts)
+    return _is_utf8(content) and bool((firsts == _BRACE).all())
 
 
 def _is_utf8(content: bytes) -> bool:

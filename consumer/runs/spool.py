@@ -72,7 +72,7 @@ class _Pieces(Struct):
 
     path: Path
     position: int
-    chunks: list[bytes]
+    chunks: list[bytes | memoryview]
 
 
 class _Held(Struct, frozen=True):
@@ -121,9 +121,9 @@ class Spool:
         files: TaskFiles,
         task: TaskState,
         *,
-        rows: Sequence[bytes],
+        rows: Sequence[bytes | memoryview],
         entries: Sequence[bytes],
-        sides: Sequence[bytes],
+        sides: Sequence[bytes | memoryview],
         ends: tuple[int, int, int],
     ) -> None:
         """Append a batch to a task's three files.
@@ -219,7 +219,7 @@ class Spool:
         """Write what is held; what fails is held still, what is written is not."""
         if not pieces.chunks:
             return
-        content = b"".join(pieces.chunks)
+        content = pieces.chunks[0] if len(pieces.chunks) == 1 else b"".join(pieces.chunks)
         left, position = memoryview(content), pieces.position
         descriptor = self._descriptor(pieces.path)
         while left:

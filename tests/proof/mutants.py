@@ -399,7 +399,7 @@ MUTANTS = (
     Mutant(
         "rows are taken in bulk whatever they are",
         "consumer/runs/lanes.py",
-        '    if not _are_plain([record.value or b"" for record in lane.records], rows, content):\n',
+        '    if not _are_plain([record.value or b"" for record in records], content, starts):\n',
         "    if False:\n",
         ["tests/worker/test_lanes.py"],
     ),
