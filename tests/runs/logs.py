@@ -164,6 +164,34 @@ def logs(draw: st.DrawFn, topics: Topics) -> list[Sent]:
     return assemble(body, topics, gap=draw(st.integers(1, 3)), jitter=draw(st.integers(0, 2**32)))
 
 
+@st.composite
+def crowded_logs(draw: st.DrawFn, topics: Topics) -> list[Sent]:
+    """Records of one run whose shards send few samples again and again, some only after their end.
+
+    So shards have as many rows as they stated, but too few samples, and are found short; often several.
+    """
+    shards = draw(st.integers(1, 3))
+    body: list[tuple[str, dict[str, Any]]] = []
+    for shard in range(shards):
+        place = {"shard": shard, "attempt": 0, "more_shards": 0}
+        body += [
+            (
+                "r1",
+                {
+                    "type": "samples",
+                    "task": TASKS[0],
+                    "filter": "none",
+                    "samples": [{"doc_id": doc_id, "row": {"doc_id": doc_id}}],
+                    **place,
+                },
+            )
+            for doc_id in draw(st.lists(st.integers(0, 3), min_size=1, max_size=6))
+        ]
+        body.append(("r1", {"type": "run_ended", "status": "ok", "aggregates": [], "counts": "all", **place}))
+    random.Random(draw(st.integers(0, 2**32))).shuffle(body)
+    return assemble(body, topics)
+
+
 def _finale(draw: st.DrawFn, mine: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What an orderly evaluation sends at the end: every shard's end, and the aggregates it names."""
     sharded = [one for one in mine if "more_shards" in one]

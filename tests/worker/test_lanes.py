@@ -16,7 +16,7 @@ from consumer.vocabulary import Record
 from consumer.worker import Worker
 from schemas.events import RunEnded, RunStarted, Sample, Samples, encode
 from schemas.state import PartitionState
-from tests.runs.logs import APART, TOGETHER, Reader, homes, interleave, logs, read, record_of
+from tests.runs.logs import APART, TOGETHER, Reader, crowded_logs, homes, interleave, logs, read, record_of
 
 
 class BulkReader(Reader):
@@ -63,7 +63,7 @@ def test_in_polls_of_any_size_the_same_is_published_and_counted_as_one_by_one(
     topics, data, sizes, comes_again
 ):
     log = interleave(
-        data.draw(logs(topics)), topics, random.Random(data.draw(st.integers(0, 99), label="order"))
+        data.draw(logs(topics) | crowded_logs(topics)), topics, random.Random(data.draw(st.integers(0, 99), label="order"))
     )
     with homes() as home:
         expected = read(log, home(), topics)
