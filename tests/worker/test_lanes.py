@@ -63,7 +63,9 @@ def test_in_polls_of_any_size_the_same_is_published_and_counted_as_one_by_one(
     topics, data, sizes, comes_again
 ):
     log = interleave(
-        data.draw(logs(topics) | crowded_logs(topics)), topics, random.Random(data.draw(st.integers(0, 99), label="order"))
+        data.draw(logs(topics) | crowded_logs(topics)),
+        topics,
+        random.Random(data.draw(st.integers(0, 99), label="order")),
     )
     with homes() as home:
         expected = read(log, home(), topics)
