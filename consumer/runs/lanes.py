@@ -178,7 +178,7 @@ def _account(lane: Lane, count: int) -> None:
         count=count,
     )
     run.last[lane.topic] = max(run.last[lane.topic], records[-1].offset)
-    run.seen_ms = max(run.seen_ms, *(record.timestamp for record in records))
+    run.seen_ms = max(run.seen_ms, *[record.timestamp for record in records])
 
 
 def append_rows(lanes: Sequence[Lane], spool: Spool) -> int | None:

@@ -15,8 +15,8 @@ durable before `consumer.runs.checkpoint` says so; the log is.
 
 import hashlib
 import os
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -90,11 +90,11 @@ class Spool:
     def __init__(self, root: Path, *, open_files_max: int) -> None:
         self.root = root
         self._open_files_max = open_files_max
-        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._open: dict[Path, int] = {}
         self._held: dict[int, _Held] = {}
         self._held_records: dict[Path, _Pieces] = {}
         self._held_bytes = 0
-        self._tasks: dict[tuple[str, int], TaskFiles] = {}
+        self._tasks: dict[Path, dict[int, TaskFiles]] = {}
 
     def folder(self, partition: int, run: RunState) -> Path:
         """Where the run's files lie."""
@@ -106,11 +106,11 @@ class Spool:
 
     def task_files(self, partition: int, run: RunState, number: int) -> TaskFiles:
         """Paths of task `number`."""
-        key = (f"{partition}/{run.folder}", number)
-        files = self._tasks.get(key)
-        if files is None:
-            files = self._tasks[key] = task_files(self.folder(partition, run), number, run.tasks[number].name)
-        return files
+        folder = self.folder(partition, run)
+        tasks = self._tasks.setdefault(folder, {})
+        if number not in tasks:
+            tasks[number] = task_files(folder, number, run.tasks[number].name)
+        return tasks[number]
 
     def log_path(self, partition: int, run: RunState) -> Path:
         """Path of the run's lifecycle log."""
@@ -220,32 +220,28 @@ class Spool:
         if not pieces.chunks:
             return
         content = pieces.chunks[0] if len(pieces.chunks) == 1 else b"".join(pieces.chunks)
-        left, position = memoryview(content), pieces.position
-        descriptor = self._descriptor(pieces.path)
-        while left:
-            written = os.pwrite(descriptor, left, position)
-            left, position = left[written:], position + written
-        pieces.position += len(content)
+        descriptor, position, done = self._descriptor(pieces.path), pieces.position, 0
+        while done < len(content):
+            done += os.pwrite(descriptor, content[done:] if done else content, position + done)
+        pieces.position += done
         pieces.chunks.clear()
 
     def _descriptor(self, path: Path) -> int:
-        descriptor = self._open.pop(path, None)
+        descriptor = self._open.get(path)
         if descriptor is None:
             while len(self._open) >= self._open_files_max:
-                os.close(self._open.popitem(last=False)[1])
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-        self._open[path] = descriptor
+                os.close(self._open.pop(next(iter(self._open))))
+            descriptor = self._open[path] = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         return descriptor
 
     def _forget(self, folder: Path) -> None:
-        for path in [path for path in self._open if path.parent == folder]:
-            os.close(self._open.pop(path))
-        for number in [number for number, held in self._held.items() if held.files.rows.parent == folder]:
-            del self._held[number]
+        tasks = self._tasks.pop(folder, {}).values()
+        for path in (folder / LOG_FILE, *chain.from_iterable(map(astuple, tasks))):
+            if (descriptor := self._open.pop(path, None)) is not None:
+                os.close(descriptor)
+        for files in tasks:
+            self._held.pop(id(files), None)
         self._held_records.pop(folder / LOG_FILE, None)
-        prefix = f"{folder.parent.name}/{folder.name}"
-        for key in [key for key in self._tasks if key[0] == prefix]:
-            del self._tasks[key]
 
 
 class SpooledRun(Struct, frozen=True):

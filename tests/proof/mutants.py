@@ -420,8 +420,8 @@ MUTANTS = (
     Mutant(
         "a row that was half written is not written again",
         "consumer/runs/spool.py",
-        "            left, position = left[written:], position + written\n",
-        "            left = left[len(left) :]\n",
+        "        while done < len(content):\n",
+        "        if True:\n",
         ["tests/runs/test_spool.py"],
     ),
     Mutant(
