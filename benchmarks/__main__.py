@@ -23,7 +23,7 @@ USUAL = {
     "throughput": ["--peers"],
     "closeout": [],
     "open_runs": [],
-    "visible": [],
+    "visible": ["--rows", "8000000"],
     "restart": ["--row-bytes", "200"],
     "crash": [],
 }
@@ -31,7 +31,7 @@ FULL = {
     "throughput": ["--peers", "--peers-rows", "2000000", "--rounds", "5"],
     "closeout": ["--rounds", "5"],
     "open_runs": ["--rows", "2000000", "--rounds", "5"],
-    "visible": ["--rows", "8000000", "--samples", "300"],
+    "visible": ["--rows", "16000000", "--samples", "300"],
     "restart": ["--rounds", "5"],
     "crash": ["--rows", "4000000"],
 }
