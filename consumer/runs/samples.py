@@ -30,6 +30,8 @@ from schemas.events import Harness
 COPY_BYTES = 4 * 1024 * 1024
 HELD_BYTES = 32 * 1024 * 1024
 """A spool file up to this size is read as a whole: most tasks' rows, and the scores of a million rows."""
+GATHERED_BYTES = 128
+"""Side entries up to this size are gathered byte by byte, where eight bytes say where each one is."""
 GAPS_MAX = 10_000
 """Ranges of missing documents that are listed; beyond it only their number is told."""
 
@@ -154,8 +156,9 @@ class _Source:
         return [content[at : at + length] for at, length in zip(positions, lengths, strict=True)]
 
     def read_joined(self, positions: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint32]) -> bytes:
-        """The same, one behind the other; of equal length and within the file it is one call for all."""
-        if self.size > HELD_BYTES or not lengths.size or (lengths != lengths[0]).any():
+        """The same, one behind the other; short ones of equal length are taken by one call for all."""
+        alike = lengths.size and lengths[0] <= GATHERED_BYTES and (lengths == lengths[0]).all()
+        if self.size > HELD_BYTES or not alike:
             return b"".join(self.read(positions.tolist(), lengths.tolist()))
         places = positions.astype(np.intp)[:, np.newaxis] + np.arange(lengths[0])
         return np.frombuffer(self._whole(), dtype=np.uint8).take(places).tobytes()
@@ -329,7 +332,7 @@ def _pieces(entries: Entries) -> Iterator[Entries]:
 
 def _contents(rows: _Source, entries: Entries) -> list[bytes]:
     """The rows of `entries` with their newlines, as they were received."""
-    positions, lengths = entries["position"].tolist(), (entries["length"] + 1).tolist()
+    positions, lengths = entries["position"].tolist(), (entries["length"].astype(np.int64) + 1).tolist()
     # A checksum goes on from where it stands: so it covers the newline too.
     checksums = list(map(crc32, repeat(b"\n"), entries["crc"].tolist()))
     found = rows.read(positions, lengths)

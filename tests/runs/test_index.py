@@ -5,6 +5,7 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from consumer.errors import SpoolError
 from consumer.runs import index
@@ -17,10 +18,14 @@ from consumer.runs.index import (
     decode_side,
     decode_sides,
     encode_side,
+    identity,
     pack_entry,
+    pack_rows,
+    place,
     read_entries,
 )
 from consumer.runs.lifecycle import TallyKey
+from schemas.events import Sample
 from tests.runs.entries import Row, rows, write_files
 from tests.runs.logs import homes
 
@@ -159,3 +164,39 @@ def test_scores_read_at_once_are_those_read_one_by_one_or_left_to_that(scores, o
 def test_side_entries_that_are_damaged_are_told(content):
     with pytest.raises(SpoolError):
         decode_sides(Sides(2, content))
+
+
+@given(
+    doc_ids=st.lists(st.integers(-(2**63), 2**63 - 1) | st.text(max_size=3), max_size=8),
+    sizes=st.lists(st.integers(2, 40), min_size=8, max_size=8),
+    scored=st.lists(st.booleans(), min_size=8, max_size=8),
+    position=st.integers(0, 2**62),
+    side=st.integers(0, 2**62),
+)
+def test_rows_packed_at_once_are_those_packed_one_by_one(doc_ids, sizes, scored, position, side):
+    rows = [b"{" + b" " * (size - 2) + b"}" for size in sizes[: len(doc_ids)]]
+    samples = [
+        Sample(doc_id, Raw(row), {"acc": 0.5} if has else {})
+        for doc_id, row, has in zip(doc_ids, rows, scored, strict=False)
+    ]
+    packed = pack_rows(
+        samples,
+        rows,
+        offsets=[7 + number for number in range(len(rows))],
+        places=range(len(rows)),
+        filter_number=1,
+        shard=2,
+        attempt=3,
+        marks=dict.fromkeys(range(0, len(rows), 3), int(Flag.REPAIRED)),
+    )
+    entries, sides, rows_end = b"", b"", position
+    for number, (sample, row) in enumerate(zip(samples, rows, strict=True)):
+        text = sample.doc_id if isinstance(sample.doc_id, str) else None
+        one = encode_side(text, sample.scores, None)
+        kind, high, low = identity(sample.doc_id)
+        flags = kind | (0 if number % 3 else Flag.REPAIRED)
+        entries += pack_entry(
+            7 + number, number, 1, 2, 3, flags, high, low, rows_end, row, side + len(sides), len(one)
+        )
+        sides, rows_end = sides + one, rows_end + len(row) + 1
+    assert (entries, sides) == (place(packed.entries, position, side), packed.sides)

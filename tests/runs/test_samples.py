@@ -119,6 +119,16 @@ def test_scores_come_from_the_winners_in_canonical_order(tmp_path):
     assert [(0, {"a": 5}), (1, {"a": 1}), (1, {"a": 2}), (1, {"a": 4})] == scores
 
 
+@pytest.mark.parametrize("size", ["HELD_BYTES", "GATHERED_BYTES"])
+def test_scores_are_the_same_however_they_are_read(tmp_path, monkeypatch, size):
+    received = [Row(number, scores={"a": number / 7}) for number in (5, 3, 9, 3)]
+    files = write_files(tmp_path, received)
+    *_, expected = copy(tmp_path, received, files=files)
+    monkeypatch.setattr(samples, size, 1)
+    *_, scores = copy(tmp_path, received, files=files)
+    assert [(0, {"a": number / 7}) for number in (3, 5, 9)] == expected == scores
+
+
 @pytest.mark.parametrize(
     ("doc_ids", "gaps"),
     [
