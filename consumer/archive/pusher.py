@@ -36,6 +36,7 @@ from consumer.archive.pace import next_commit_at
 from consumer.archive.parcels import Parcel, ParcelError, find_published, mirror_of, pack, repositories
 from consumer.archive.proposals import propose
 from consumer.archive.shelf import Shelf
+from consumer.filesystem import is_disk_full
 from consumer.settings import Hub as HubSettings
 from consumer.telemetry.logs import logger
 
@@ -238,6 +239,10 @@ class Pusher:
         except Exception as error:  # noqa: BLE001 - whatever it is, the errands must leave `pushing`
             # A file that cannot be read, or a fault of ours: the culprit is looked for.
             reason = clean(f"{type(error).__name__}: {error}", None)
+            if isinstance(error, OSError) and is_disk_full(error):
+                # Of the disk beneath the outbox: nobody's fault, and room comes back.
+                self._answer(" ".join(repos), place, parcels, Busy(reason))
+                return
             _log.error("push_crashed", repo=" ".join(repos), runs=len(errands), reason=reason)
             self._answer_refused(place, parcels, Refused(reason, whole_repo=False))
         else:

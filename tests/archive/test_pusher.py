@@ -15,6 +15,7 @@ from consumer.archive import pusher as pusher_module
 from consumer.archive.outbox import Outbox
 from consumer.archive.pace import BURST_COMMITS, next_commit_at
 from consumer.archive.parcels import repositories
+from consumer.archive.shelf import Shelf
 from consumer.pushing import pack_published
 from consumer.settings import EvalResult
 from consumer.settings import Hub as HubSettings
@@ -347,6 +348,24 @@ def test_a_run_that_fails_for_ever_holds_up_no_other(publishing, hub, where, mon
     assert {"archived"} == set(states.values())
     assert set(good) <= set(hub.repo(REPO).files())
     assert bad not in hub.repo(REPO).files()
+
+
+def test_a_disk_that_is_full_while_pushing_parks_nobody_and_is_no_crash(publishing, hub, caplog, monkeypatch):
+    publishing.close("r")
+    place, full = Shelf.place, [OSError(28, "database or disk is full"), OSError(122, "quota")]
+
+    def filled(*arguments, **more):
+        if full:
+            raise full.pop()
+        return place(*arguments, **more)
+
+    monkeypatch.setattr(Shelf, "place", filled)
+    pusher = publishing.pusher()
+    publishing.drain(pusher)
+    assert not full
+    assert "push_crashed" not in caplog.text
+    assert "run_parked" not in caplog.text
+    check(publishing, hub)
 
 
 def test_runs_with_a_file_that_the_repository_ignores_are_parked_and_nothing_of_them_is_sent(publishing, hub):
