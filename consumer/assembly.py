@@ -16,7 +16,7 @@ from consumer.archive.process import Order, PusherProcess
 from consumer.closing import Closing
 from consumer.errors import BrokerError
 from consumer.expiry import Expiry
-from consumer.filesystem import Disk, open_files
+from consumer.filesystem import Disk
 from consumer.intake import topics
 from consumer.intake.deadletters import DeadLetters
 from consumer.intake.decode import Rejection, decode
@@ -82,7 +82,7 @@ def worker(
         settings.output_path.mkdir(parents=True, exist_ok=True)
         worker_name = checkpoint.worker_id(state, disk)
         sweep_staging(settings.output_path, worker_name, disk=disk, now_s=time.time())
-        spool = Spool(state, open_files_max=open_files(settings.open_files_max))
+        spool = Spool(state, open_files_max=settings.open_files_max)
         book = RunBook(spool, checkpoint.load(state, group=settings.group, topic_ids=ids, disk=disk))
         outbound = Outbound(connection)
         dead_letters = DeadLetters(

@@ -32,8 +32,8 @@ def room(folder: Path) -> tuple[int, int] | None:
 def open_files(wanted: int) -> int:
     """How many of `wanted` files may be held open: half of what the process may, once it may all it can."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < 2 * wanted:
-        ceiling = 2 * wanted if hard == resource.RLIM_INFINITY else min(hard, 2 * wanted)
+    ceiling = 2 * wanted if hard == resource.RLIM_INFINITY else min(hard, 2 * wanted)
+    if resource.RLIM_INFINITY != soft < ceiling:
         with contextlib.suppress(OSError, ValueError):  # macOS names a hard limit that it does not grant
             resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
             soft = ceiling

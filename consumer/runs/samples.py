@@ -198,8 +198,7 @@ class _Output:
 
     @property
     def sha256(self) -> str:
-        """Of all that was written, hex."""
-        self._finish()
+        """Of all that was written, hex; to be asked for after the block."""
         return self._digest.hexdigest()
 
     def _take(self, content: bytes) -> None:

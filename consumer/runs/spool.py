@@ -9,8 +9,9 @@ Layout below the state folder::
     Record
 
 Invariants: lengths in `RunState` lead, files follow: bytes go to the position that the state names, so that a
-write which failed or half succeeded is simply done again. At most `open_files_max` files are open. Nothing is
-durable before `consumer.runs.checkpoint` says so; the log is.
+write which failed or half succeeded is simply done again. At most `open_files_max` files are open, and no
+more than half of what the process may open. Nothing is durable before `consumer.runs.checkpoint` says so;
+the log is.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from consumer.errors import SpoolError
+from consumer.filesystem import open_files
 from consumer.runs import index
 from consumer.runs.lifecycle import TallyKey
 from consumer.vocabulary import Record
@@ -89,7 +91,7 @@ class Spool:
 
     def __init__(self, root: Path, *, open_files_max: int) -> None:
         self.root = root
-        self._open_files_max = open_files_max
+        self._open_files_max = open_files(open_files_max)
         self._open: dict[Path, int] = {}
         self._held: dict[int, _Held] = {}
         self._held_records: dict[Path, _Pieces] = {}

@@ -28,15 +28,15 @@ def ends():
         yield make
 
 
-def test_a_large_answer_comes_in_one_piece(ends):
+@pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1])
+def test_a_large_answer_comes_whole(ends, size):
     transport, theirs = ends(larger(KafkaTCPTransport))
-    sent = bytes(range(256)) * 64
+    sent = bytes(number % 251 for number in range(size))
     theirs.sendall(sent)
-    assert len(sent) < PIECE_BYTES
     assert (sent, None) == transport._sock_recv()
 
 
-@pytest.mark.parametrize("end", ["nothing came", "closed", "broken"])
+@pytest.mark.parametrize("end", ["nothing came", "closed", "broken", "gone"])
 def test_where_there_is_no_data_it_says_what_kafka_python_says(ends, end):
     told = []
     for kind in (KafkaTCPTransport, larger(KafkaTCPTransport)):
@@ -45,6 +45,8 @@ def test_where_there_is_no_data_it_says_what_kafka_python_says(ends, end):
             theirs.close()
         elif end == "broken":
             transport._sock.close()
+        elif end == "gone":
+            transport._sock = None
         content, error = transport._sock_recv()
         told.append((content, type(error), str(error)))
     assert told[0] == told[1]

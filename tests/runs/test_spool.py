@@ -166,6 +166,19 @@ def test_records_are_read_back_from_the_log_as_they_came(records):
             assert again[0] == read_record(spool.log_path(0, run), spans[0])
 
 
+def test_half_of_what_the_process_may_open_is_left_to_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8, 8))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("it is as high as it may be"))
+    spool = Spool(tmp_path, open_files_max=4096)
+    run = RunState("r", "r.0", tasks=[TaskState(f"t{number}") for number in range(6)])
+    spool.create(0, run)
+    for number in range(6):
+        append(spool, run, number, b"row\n", b"e")
+    spool.flush()
+    assert 4 == open_descriptors(tmp_path)
+    spool.close()
+
+
 def test_a_dropped_run_leaves_no_open_file_and_nothing_to_write(tmp_path):
     spool, run = opened(tmp_path, "t")
     files = append(spool, run, 0, b"one\n", b"e")
