@@ -23,6 +23,7 @@ LOADS = {
     "1KB-single": "Rows of 1 KB, one an event",
     "1KB-by-20": "Rows of 1 KB, 20 an event",
     "8KB-single": "Rows of 8 KB, one an event",
+    "1KB-one-run": "Rows of 1 KB, one an event, all of one run",
 }
 _VERDICTS = {True: "met", False: "**missed**", None: "open"}
 

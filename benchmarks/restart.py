@@ -91,7 +91,7 @@ def send_more(bootstrap: str, topics: Topics, shape: Shape, *, first: int) -> No
     with broker.sending(bootstrap) as producer:
         for start in range(first, first + NEW_ROWS, 20):
             run_id = next(runs)
-            batch = [pool.sample(doc_id) for doc_id in range(start, start + 20)]
+            batch = [pool.sample(doc_id, 0) for doc_id in range(start, start + 20)]
             event = Keyed("samples", run_id, encode(Samples(run_id, task_name(0), batch)))
             broker.send(producer, topics, [event])
 

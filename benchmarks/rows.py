@@ -1,8 +1,9 @@
 """Rows and events of the load: what lmms-eval's would be, of a chosen size. Equal calls give equal bytes.
 
 A row has the keys that lmms-eval writes, in its order, text in many scripts, and a size that varies by half
-around the one asked for. Texts come from a pool that is far larger than lz4's window of 64 KiB, so that they
-compress as texts of an evaluation do (to about a half), and not as copies of each other.
+around the one asked for. They come from a pool that is far larger than lz4's window of 64 KiB, each task of
+each run beginning elsewhere in it, so that rows are no copies of their neighbours. They share phrases: lz4
+makes a fifth of them, as it does of real outputs of lmms-eval and lm-eval on the whole.
 """
 
 import functools
@@ -18,7 +19,9 @@ from schemas.events import Aggregate, RunEnded, Sample, Samples, Score, encode
 POOL_BYTES = 16 * 1024 * 1024
 """Of distinct rows; what is drawn from it differs in doc_id alone."""
 
-_STEP = 7919  # a prime that divides no pool's size: neighbours are never alike
+_STEP = 7919  # primes that divide no pool's size: neighbours are never alike
+_STRIDE = 104729
+_PHRASE_WORDS = 5
 _OPENING = b'{"doc_id":%d,'
 _TEXT = (
     "the picture shows two people in front of a building with a red sign behind them which of the following "
@@ -86,9 +89,9 @@ class Pool:
         self._tails = [_tail(chance, row_bytes) for _ in range(count)]
         self._scores: list[dict[str, Score]] = [{"acc": float(chance.random() < 0.6)} for _ in range(count)]
 
-    def sample(self, doc_id: int) -> Sample:
-        """The element of an event for a document."""
-        place = doc_id * _STEP % len(self._tails)
+    def sample(self, doc_id: int, task: int) -> Sample:
+        """The element of an event for a document of task number `task`, counted through all runs."""
+        place = (doc_id * _STEP + task * _STRIDE) % len(self._tails)
         return Sample(doc_id, Raw(_OPENING % doc_id + self._tails[place]), self._scores[place])
 
 
@@ -109,10 +112,12 @@ def _tail(chance: random.Random, row_bytes: int) -> bytes:
         f'"doc_hash":"{chance.getrandbits(256):064x}","acc":1.0,"input":"<image>%s"}}'
     )
     missing = int(size) - len((row % (colour, " ".join(texts))).encode()) - len(_OPENING)
-    # Most of an answer is words; numbers in between compress badly.
+    # Most of an answer is phrases that others use too; numbers in between compress badly.
     known, words = _TEXT.split(), []
     while missing > 0:
-        words.append(chance.choice(known) if chance.random() < 0.9 else str(chance.randrange(10**6)))
+        start = chance.randrange(len(known) - _PHRASE_WORDS)
+        phrase = " ".join(known[start : start + _PHRASE_WORDS])
+        words.append(phrase if chance.random() < 0.9 else str(chance.randrange(10**6)))
         missing -= len(words[-1]) + 1
     third = len(words) // 3
     answer, question = " ".join([colour, *words[:third]]), " ".join([*texts, *words[third:]])
@@ -139,7 +144,7 @@ def samples(shape: Shape, run_ids: Sequence[str] | None = None) -> Iterator[Keye
             run, task = divmod(place, shape.tasks)
             ids = range(starts[place], min(left[place], starts[place] + shape.batch))
             starts[place] = ids.stop
-            batch = [pool.sample(doc_id) for doc_id in ids]
+            batch = [pool.sample(doc_id, place) for doc_id in ids]
             yield Keyed("samples", names[run], encode(Samples(names[run], task_name(task), batch)))
         order = [place for place in order if starts[place] < left[place]]
 
@@ -154,7 +159,7 @@ def shuffled(shape: Shape, *, duplicates: float) -> Iterator[Keyed]:
         ids = [*range(rows), *chance.sample(range(rows), round(rows * duplicates))]
         chance.shuffle(ids)
         for start in range(0, len(ids), shape.batch):
-            batch = [pool.sample(doc_id) for doc_id in ids[start : start + shape.batch]]
+            batch = [pool.sample(doc_id, task) for doc_id in ids[start : start + shape.batch]]
             yield Keyed("samples", run_id, encode(Samples(run_id, task_name(task), batch)))
 
 

@@ -35,8 +35,9 @@ LOADS = {
     "1KB-single": Shape(rows=2_000_000),
     "1KB-by-20": Shape(rows=2_000_000, batch=20),
     "8KB-single": Shape(rows=250_000, row_bytes=8000),
+    "1KB-one-run": Shape(rows=1_000_000, runs=1),
 }
-"""The last as many bytes as the others."""
+"""Those of 8 KB are as many bytes as the first two. All rows of one run lie in one partition."""
 
 
 def compare(

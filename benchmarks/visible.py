@@ -57,7 +57,7 @@ class Timed:
 def spooled_bytes() -> int:
     """Size of a timed run's rows in the spool without those of the last event."""
     pool = pool_of(TIMED.row_bytes)
-    return sum(len(pool.sample(doc_id).row) + 1 for doc_id in range(TIMED.rows - TIMED.batch))
+    return sum(len(pool.sample(doc_id, 0).row) + 1 for doc_id in range(TIMED.rows - TIMED.batch))
 
 
 def time_run(producer: Producer, topics: Topics, run: Timed, worker: Working) -> float:

@@ -247,7 +247,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     security: Security = Security()
     checkpoint_interval_s: Annotated[float, Meta(gt=0)] = 2.0
     poll_timeout_ms: Annotated[int, Meta(ge=1)] = 250
-    poll_records_max: Annotated[int, Meta(ge=1)] = 4000
+    poll_records_max: Annotated[int, Meta(ge=1)] = 2000
     open_files_max: Annotated[int, Meta(ge=4)] = 4096
     session_timeout_ms: Annotated[int, Meta(ge=1000)] = 45_000
     grace_s: Annotated[float, Meta(gt=0)] = 900.0

@@ -25,6 +25,7 @@ from kafka.errors import (
 
 from consumer.errors import BrokerAwayError, BrokerError
 from consumer.intake import batches
+from consumer.intake.fetching import ask_in_time
 from consumer.intake.resume import Committed, TopicEnds
 from consumer.intake.source import Assigned, Assignment, CommitRefused, Lost
 from consumer.kafka_client import Connection, broker_errors
@@ -160,6 +161,7 @@ class GroupSource:
             fetcher = self._consumer._fetcher  # noqa: SLF001 - no other way to learn which partition failed
             stock = fetcher.PartitionRecords
             fetcher.PartitionRecords = _guarded(batches.faster(stock) or _recording(stock), self._faults)
+            ask_in_time(fetcher)
             self._listener = _Parking()
             self._listener.consumer = self._consumer
             self._consumer.subscribe(topics=list(self._topics), listener=self._listener)

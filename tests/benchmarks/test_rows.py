@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import lz4.frame
+import pytest
 
 from benchmarks.broker import names_in, partition_of
 from benchmarks.rows import Shape, ends, pool_of, samples, shuffled
@@ -48,13 +49,20 @@ def test_every_end_event_states_the_rows_of_its_run():
     assert sent == stated
 
 
-def test_rows_have_the_size_asked_for_and_compress_like_text():
-    for size in (1000, 8000):
-        rows = [bytes(pool_of(size).sample(doc_id).row) for doc_id in range(4000)]
-        joined = b"\n".join(rows)
-        assert 0.97 < len(joined) / len(rows) / size < 1.03
-        assert 0.3 < len(lz4.frame.compress(joined)) / len(joined) < 0.7
-        assert all(json.loads(row)["doc_id"] == doc_id for doc_id, row in enumerate(rows))
+@pytest.mark.parametrize("size", [1000, 8000])
+def test_rows_have_the_size_asked_for(size):
+    rows = [bytes(pool_of(size).sample(doc_id, 3).row) for doc_id in range(4000)]
+    assert 0.97 < sum(map(len, rows)) / len(rows) / size < 1.03
+    assert all(json.loads(row)["doc_id"] == doc_id for doc_id, row in enumerate(rows))
+
+
+@pytest.mark.parametrize("size", [1000, 8000])
+@pytest.mark.parametrize("batch", [1, 20])
+@pytest.mark.parametrize("runs", [1, 16, 200])
+def test_records_compress_as_real_ones_do_however_many_runs_send_the_same_documents(size, batch, runs):
+    shape = Shape(rows=8_000_000 // size, row_bytes=size, batch=batch, runs=runs)
+    sent = b"".join(one.value for one in samples(shape))
+    assert 3 < len(sent) / len(lz4.frame.compress(sent)) < 8
 
 
 def test_a_shuffled_load_has_its_rows_in_another_order_and_a_share_of_them_twice():

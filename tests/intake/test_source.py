@@ -84,6 +84,22 @@ def test_records_arrive_whole_and_in_order(broker, topics, group, join):
     assert expected == received
 
 
+def test_while_a_busy_partition_has_more_at_hand_nobody_waits_for_quiet_ones(broker, topics, group, join):
+    produce(broker, [Sending(topics.samples, b"k", b"v", 1)] * 400)
+    member = join(broker, topics, group, poll_records_max=100)
+    member.start_all()
+    member.read(100)
+    fetcher = member.source._consumer._fetcher
+    for taken in (200, 300, 400):
+        fetcher.send_fetches()  # as `poll` does when it thinks that nothing is at hand
+        assert not fetcher.in_flight_fetches(), "the broker would keep this question: nothing else has come"
+        member.poll()
+        assert taken == len(member.records)
+    # Once all is taken, it hears of every partition again.
+    produce(broker, one_each(topics, b"new"))
+    member.read(400 + 2 * 4)
+
+
 def test_ends_tell_the_first_readable_offset_and_the_one_after_the_last(broker, topics, group, join):
     produce(broker, [Sending(topics.aggregates, b"k", b"v", 2)] * 3)
     member = join(broker, topics, group)

@@ -399,9 +399,30 @@ MUTANTS = (
     Mutant(
         "rows are taken in bulk whatever they are",
         "consumer/runs/lanes.py",
-        '    if not _are_plain([record.value or b"" for record in records], content, starts):\n',
+        "    if not _are_plain(content, starts):\n",
         "    if False:\n",
         ["tests/worker/test_lanes.py"],
+    ),
+    Mutant(
+        "rows on several lines are taken in bulk",
+        "consumer/runs/lanes.py",
+        "    return lines == 0\n",
+        "    return True\n",
+        ["tests/worker/test_lanes.py"],
+    ),
+    Mutant(
+        "rows with carriage returns are taken in bulk",
+        "consumer/runs/lanes.py",
+        '            if b"\\r" in piece:\n                return False\n',
+        "",
+        ["tests/worker/test_lanes.py"],
+    ),
+    Mutant(
+        "the broker is asked for quiet partitions while a busy one's records are at hand",
+        "consumer/intake/fetching.py",
+        "    return is_unknown or bool(state.position.offset < state.highwater)\n",
+        "    return True\n",
+        ["tests/intake/test_source.py"],
     ),
     Mutant(
         "rows are taken in bulk under any key",

@@ -140,8 +140,10 @@ def test_a_bad_row_among_rows_taken_in_bulk_is_rejected_alone(reader, log, row, 
     assert (3, 1) == (reader.worker.counts.rows, reader.worker.counts.rejected)
 
 
-def test_a_row_on_several_lines_among_rows_taken_in_bulk_becomes_one_line(reader, log):
-    reader.poll(log.record(rows(0)), log.record(rows(1)), log.record(rows(2, row=b'{\n"v":\r\n2}')))
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_a_row_on_several_lines_among_rows_taken_in_bulk_becomes_one_line(reader, log, end):
+    row = b'{%b"v":%b2}' % (end, end)
+    reader.poll(log.record(rows(0)), log.record(rows(1)), log.record(rows(2, row=row)))
     assert b'{"v":1}\n{"v":1}\n{"v":2}\n' == live_rows(reader)
 
 
