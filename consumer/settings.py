@@ -248,7 +248,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_interval_s: Annotated[float, Meta(gt=0)] = 2.0
     poll_timeout_ms: Annotated[int, Meta(ge=1)] = 250
     poll_records_max: Annotated[int, Meta(ge=1)] = 2000
-    open_files_max: Annotated[int, Meta(ge=4)] = 4096
+    open_files_max: Annotated[int, Meta(ge=4)] = 16384
     session_timeout_ms: Annotated[int, Meta(ge=1000)] = 45_000
     grace_s: Annotated[float, Meta(gt=0)] = 900.0
     abandon_after_s: Annotated[float, Meta(gt=0)] = 86_400.0
