@@ -37,6 +37,7 @@ _log = logger(__name__)
 
 _PLACE = operator.itemgetter(0, 1)
 _TIMESTAMP = operator.itemgetter(3)
+_VALUE = operator.itemgetter(5)
 
 
 class Guarded:
@@ -174,7 +175,7 @@ class Metrics:
             records: Sequence[Record] = list(group)
             place = TopicPartition(*key)
             self._records[place.topic].inc(len(records))
-            self._bytes[place.topic].inc(sum(len(record.value or b"") for record in records))
+            self._bytes[place.topic].inc(sum(map(len, filter(None, map(_VALUE, records)))))
             self._ages.add(now_ms, list(map(_TIMESTAMP, records)))
             self._read_ms[place] = records[-1].timestamp
         counted, counts = self._counted, turned.counts
