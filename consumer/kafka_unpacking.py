@@ -9,7 +9,7 @@ its partition aside like any batch that cannot be read; the other partitions go 
 import gzip
 import io
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import lz4.frame
@@ -36,7 +36,7 @@ class UnpackedTooLargeError(ValueError):
 def unpack_gzip(packed: bytes | memoryview) -> bytes:
     """Of Kafka's codec 1."""
     with gzip.GzipFile(fileobj=io.BytesIO(packed), mode="r") as reader:
-        return _all_of("gzip", reader)
+        return _joined("gzip", _pieces_of(reader))
 
 
 def unpack_snappy(packed: bytes) -> bytes:
@@ -58,26 +58,16 @@ def unpack_snappy(packed: bytes) -> bytes:
 def unpack_lz4(packed: bytes) -> bytes:
     """Of Kafka's codec 3."""
     reader = lz4.frame.LZ4FrameDecompressor()
-    pieces: list[bytes] = []
-    size = 0
-    # The library takes memory for as much as it may give; large pieces of it are fresh from the system each
-    # time, which costs four times as much as unpacking.
-    while piece := reader.decompress(b"" if pieces else packed, max_length=_LZ4_RATIO * len(packed)):
-        pieces.append(piece)
-        size += len(piece)
-        if size > UNPACKED_BYTES_MAX:
-            raise _too_large("lz4")
-        if reader.eof:
-            break
+    unpacked = _joined("lz4", _lz4_pieces(reader, packed))
     if not reader.eof:
         raise ValueError("the lz4 frame is torn")
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return unpacked
 
 
 def unpack_zstd(packed: bytes) -> bytes:
     """Of Kafka's codec 4."""
     with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed), read_across_frames=True) as reader:
-        return _all_of("zstd", reader)
+        return _joined("zstd", _pieces_of(reader))
 
 
 UNPACK: Final[Mapping[int, Callable[[bytes], bytes]]] = {
@@ -89,16 +79,33 @@ UNPACK: Final[Mapping[int, Callable[[bytes], bytes]]] = {
 """By Kafka's numbers of codecs."""
 
 
-def _all_of(codec: str, reader: Any) -> bytes:
-    """All that `reader` gives: piece by piece, since it takes memory for as much as is asked for, at once."""
-    pieces: list[bytes] = []
-    size = 0
+def _pieces_of(reader: Any) -> Iterator[bytes]:
+    """All that `reader` gives: it takes memory for as much as is asked for, at once."""
     while piece := reader.read(_PIECE_BYTES):
-        pieces.append(piece)
+        yield piece
+
+
+def _lz4_pieces(reader: Any, packed: bytes) -> Iterator[bytes]:
+    """The same of LZ4.
+
+    Asked for all that could come, it takes fresh memory from the system for each batch: three times the cost.
+    """
+    most = _LZ4_RATIO * len(packed)
+    piece = reader.decompress(packed, max_length=most)
+    while piece:
+        yield piece
+        piece = b"" if reader.eof else reader.decompress(b"", max_length=most)
+
+
+def _joined(codec: str, pieces: Iterable[bytes]) -> bytes:
+    found: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        found.append(piece)
         size += len(piece)
         if size > UNPACKED_BYTES_MAX:
             raise _too_large(codec)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return found[0] if len(found) == 1 else b"".join(found)
 
 
 def _too_large(codec: str) -> UnpackedTooLargeError:
