@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import Producer as TransactionalProducer
@@ -10,6 +11,7 @@ from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import MemberToRemove
 
 from consumer.errors import BrokerAwayError, BrokerError
+from consumer.intake.fetching import ask_in_time
 from consumer.intake.group import GroupSource
 from consumer.intake.resume import Committed, TopicEnds
 from consumer.intake.source import Assigned, CommitRefused, Lost
@@ -98,6 +100,21 @@ def test_while_a_busy_partition_has_more_at_hand_nobody_waits_for_quiet_ones(bro
     # Once all is taken, it hears of every partition again.
     produce(broker, one_each(topics, b"new"))
     member.read(400 + 2 * 4)
+
+
+def test_a_client_that_asks_in_another_way_is_left_as_it_is():
+    unknown = SimpleNamespace(_send_fetches_async=None)
+    ask_in_time(unknown)
+    assert SimpleNamespace(_send_fetches_async=None) == unknown
+
+
+@pytest.mark.parametrize("place", [0, 7])
+def test_a_poll_is_bounded_by_bytes_wherever_among_small_records_the_large_ones_stand(place):
+    sizes = [1_000_000 if number % 20 == place else 1 for number in range(2000)]
+    records = [Record("t", 0, number, 0, None, b"v" * size) for number, size in enumerate(sizes[:100])] * 20
+    source = SimpleNamespace(_poll_records_max=2000, _records_of_one_poll=2000)
+    GroupSource._adapt(source, records)
+    assert 8 * 1024 * 1024 // (1_000_000 // 20) == pytest.approx(source._records_of_one_poll, rel=0.01)
 
 
 def test_ends_tell_the_first_readable_offset_and_the_one_after_the_last(broker, topics, group, join):
